@@ -1,0 +1,22 @@
+"""What several tests share: where the real data lies, and how far two float results may differ."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def data_path(relative: str) -> Path:
+    """A real file (checkpoint, image, volume); skips the test where it is absent.
+
+    The data is looked for in $GRAPHSR_DATA, then in `shared/data` beside the checkout.
+    """
+    root = Path(os.environ.get("GRAPHSR_DATA", ROOT.parent / "shared" / "data"))
+    path = root / relative
+    if not path.exists():
+        pytest.skip(f"real data not found: {relative} (set GRAPHSR_DATA to its folder)")
+    return path
