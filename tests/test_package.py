@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from support import ROOT
 
 if sys.version_info >= (3, 11):

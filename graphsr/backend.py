@@ -1,0 +1,193 @@
+"""What a backend is: Graph -> Executable.
+
+A backend names its passes, says which nodes it supports, and turns a bound graph (all sizes known) into a
+`Program`. Everything else is here, once: checking what the caller gives, binding sizes, keeping the programs of
+recent sizes. Backends are found through the entry-point group `graphsr.backends`, the built-in ones too.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from graphsr.errors import BackendError, ShapeError
+from graphsr.ir import Graph, Node
+from graphsr.op import Array
+from graphsr.passes import Pass, run_passes
+from graphsr.threads import resolve_threads
+from graphsr.verify import verify
+
+GROUP = "graphsr.backends"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of `Executable.explain()`: what runs for one node."""
+
+    node: str
+    op: str
+    kernel: str
+    macs: int
+    nbytes: int
+    note: str = ""
+
+
+class Program(Protocol):
+    """A bound graph, ready to run. Must not keep or change the arrays it is given or has returned."""
+
+    @property
+    def planned_bytes(self) -> int:
+        """Bytes that a run takes for intermediate values and outputs."""
+
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Arrays of the graph's inputs, in order -> fresh arrays of its outputs, in order."""
+
+    def steps(self) -> Sequence[Step]:
+        """What runs, in order."""
+
+
+class Backend(ABC):
+    """Base of all backends."""
+
+    name: ClassVar[str]
+    passes: Sequence[Pass] = ()
+    """Run once per network, on open sizes."""
+
+    def supports(self, node: Node) -> bool:
+        """Whether the backend can run this node."""
+        return True
+
+    @abstractmethod
+    def program(self, graph: Graph, threads: int) -> Program:
+        """Prepare a bound graph. Called once per combination of input shapes."""
+
+    def compile(self, graph: Graph, *, threads: int | None = None) -> Executable:
+        """Optimise the graph and make it callable. `threads=None` uses all that are available.
+
+        Raises `BackendError` that lists every node which is not supported.
+        """
+        verify(graph)
+        optimised = run_passes(graph, self.passes)
+        refused = [f"  {node.where()} : {node.type}" for node in optimised.nodes() if not self.supports(node)]
+        if refused:
+            raise BackendError(f"backend {self.name!r} does not support:\n" + "\n".join(refused))
+        return Executable(self, optimised, resolve_threads(threads))
+
+
+class Executable:
+    """A compiled network. Call it with `{"input": array}`; sizes are bound at the call.
+
+    A new size needs no recompilation: programs of the last `CACHED_SIZES` sizes are kept. Safe to call from
+    several threads.
+    """
+
+    CACHED_SIZES = 8
+
+    def __init__(self, backend: Backend, graph: Graph, threads: int) -> None:
+        self.backend = backend
+        self.graph = graph
+        self.threads = threads
+        self._programs: OrderedDict[tuple[tuple[int, ...], ...], Program] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Type of every input by name."""
+        return dict(self.graph.input_types())
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Type of every output by name."""
+        return dict(self.graph.output_types())
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the network: arrays by input name (NCHW) -> fresh arrays by output name.
+
+        Raises `ShapeError` when names, dtypes or shapes do not fit; inputs are never written to.
+        """
+        arrays = self._check(inputs)
+        program = self.bind({name: array.shape for name, array in zip(self.inputs, arrays, strict=True)})
+        return dict(zip(self.graph.outputs, program.run(arrays), strict=True))
+
+    def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        """The program for these input shapes, prepared now if it is not yet known."""
+        key = tuple(tuple(shapes.get(name, ())) for name in self.inputs)
+        with self._lock:
+            program = self._programs.get(key)
+            if program is None:
+                program = self.backend.program(self.graph.bind(shapes), self.threads)
+                self._programs[key] = program
+                if len(self._programs) > self.CACHED_SIZES:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(key)
+        return program
+
+    def explain(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
+        """A table of what runs for each node at these input shapes (default: those of the last call)."""
+        if shapes is None:
+            if not self._programs:
+                raise ShapeError("explain() needs input shapes, such as {'input': (1, 3, 64, 64)}, before a call")
+            program = next(reversed(self._programs.values()))
+        else:
+            program = self.bind(shapes)
+        rows = [("node", "op", "kernel", "MMAC", "KB", "note")]
+        for s in program.steps():
+            rows.append((s.node, s.op, s.kernel, f"{s.macs / 1e6:.1f}", f"{s.nbytes / 1e3:.0f}", s.note))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        total = sum(step.macs for step in program.steps())
+        table.append(
+            f"backend {self.backend.name}, {self.threads} threads, {total / 1e9:.3f} GMAC, "
+            f"planned memory {program.planned_bytes / 1e6:.1f} MB"
+        )
+        return "\n".join(table)
+
+    def _check(self, inputs: Mapping[str, Array]) -> list[Array]:
+        if not isinstance(inputs, Mapping):
+            raise ShapeError(
+                f"call with a dict of arrays by input name, such as {{{next(iter(self.inputs))!r}: x}}, "
+                f"got {type(inputs).__name__}"
+            )
+        if set(inputs) != set(self.inputs):
+            raise ShapeError(f"inputs are named {list(self.inputs)}, got {sorted(inputs)}")
+        arrays = []
+        for name, type_ in self.inputs.items():
+            array = np.asarray(inputs[name])
+            if not np.can_cast(array.dtype, type_.dtype, "same_kind"):
+                raise ShapeError(
+                    f"input {name!r} must be {type_.dtype}, got {array.dtype}: "
+                    f"convert it, e.g. x.astype({type_.dtype!r})"
+                )
+            arrays.append(array.astype(type_.dtype, copy=False))
+        return arrays
+
+
+def backends() -> dict[str, EntryPoint]:
+    """The installed backends by name, not yet loaded."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def get_backend(backend: str | Backend) -> Backend:
+    """A backend by name; a `Backend` object is returned as it is.
+
+    Raises `BackendError` that lists the installed names.
+    """
+    if isinstance(backend, Backend):
+        return backend
+    installed = backends()
+    if backend not in installed:
+        raise BackendError(f"unknown backend {backend!r}; installed are {', '.join(sorted(installed)) or 'none'}")
+    try:
+        made = installed[backend].load()()
+    except ImportError as error:
+        raise BackendError(f"backend {backend!r} cannot be loaded: {error}") from error
+    if not isinstance(made, Backend):
+        raise BackendError(f"entry point {backend!r} does not give a graphsr Backend, but {type(made).__name__}")
+    return made

@@ -1,0 +1,64 @@
+"""`Model`: a graph with what is known about it. What users hold between loading and running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from graphsr.backend import Backend, Executable, get_backend
+from graphsr.ir import Graph, TensorType
+
+DEFAULT_BACKEND = "numpy"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that was built, loaded or embedded.
+
+    For an image network the graph takes [N, C, H, W] with pixel values in 0..`input_range` (normalisation is part of the
+    graph) and gives [N, C, scale·H, scale·W] in the same range, not clipped.
+    """
+
+    graph: Graph
+    architecture: str
+    """Such as "EDSR" or "WDSR-A"."""
+    scale: int | None = None
+    """Output size over input size, None where the network is not an upscaler."""
+    input_range: float = 255.0
+    """The value of white at input and output: 255 or 1."""
+    inferred: Mapping[str, str] = field(default_factory=dict)
+    """What was read from the file, such as {"blocks": "8"}."""
+    assumptions: tuple[str, ...] = ()
+    """What the file does not say and was assumed, one sentence each, with the option that overrides it."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Where it came from: file, format, sha256, credits."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inferred", MappingProxyType(dict(self.inferred)))
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """Type of every input by name; sizes may be open."""
+        return self.graph.input_types()
+
+    @property
+    def outputs(self) -> dict[str, TensorType]:
+        """Type of every output by name."""
+        return self.graph.output_types()
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of all constants: weights, biases, statistics, means."""
+        return sum(node.value.size for node in self.graph.nodes() if node.is_const)
+
+    def compile(self, backend: str | Backend = DEFAULT_BACKEND, threads: int | None = None) -> Executable:
+        """Make the network callable on a backend; `threads=None` uses all that are available.
+
+        Raises `BackendError` when the backend is unknown or does not support a node.
+        """
+        return get_backend(backend).compile(self.graph, threads=threads)
+
+    def _repr_html_(self) -> str:
+        return self.graph._repr_html_()

@@ -1,0 +1,65 @@
+"""How many threads to use: what the process may really run on, not what the machine has."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from graphsr.errors import BackendError
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_threads() -> int:
+    """affinity ∩ cgroup quota, then the first of GRAPHSR_NUM_THREADS and OMP_NUM_THREADS that is set."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota()
+    if quota is not None:
+        allowed = min(allowed, max(1, math.ceil(quota)))
+    for variable in ("GRAPHSR_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(variable, "").split(",")[0].strip()
+        if text.isdigit() and int(text) > 0:
+            return int(text) if variable == "GRAPHSR_NUM_THREADS" else min(allowed, int(text))
+    return allowed
+
+
+def resolve_threads(threads: int | None) -> int:
+    """The thread count of a request: None means all that are available."""
+    if threads is None:
+        return available_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise BackendError(f"threads must be a positive integer or None (all available), got {threads!r}")
+    return threads
+
+
+def cgroup_quota(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> float | None:
+    """CPUs that the control group may use: the smallest quota up the tree (v2 `cpu.max`, v1 `cpu.cfs_*`)."""
+    try:
+        entries = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        return None
+    quotas: list[float] = []
+    for _, controllers, path in (entry for entry in entries if len(entry) == 3):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        folder = root / "cpu" if controllers else root
+        parts = [p for p in path.split("/") if p and p != ".."]
+        for depth in range(len(parts) + 1):
+            quota = _folder_quota(folder.joinpath(*parts[:depth]))
+            if quota is not None:
+                quotas.append(quota)
+    return min(quotas, default=None)
+
+
+def _folder_quota(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").exists():
+            limit, period = (folder / "cpu.max").read_text().split()
+        else:
+            limit = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        quota = float(limit) / float(period)  # "max" and -1 mean no limit
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+    return quota if quota > 0 else None

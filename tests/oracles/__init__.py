@@ -1,0 +1,16 @@
+"""What each op is held to: an implementation that shares no code with ours.
+
+`ORACLES[name](case)` gives the expected output of a case (float64 inputs). PyTorch where it has the op (the test skips
+without it), else a second formulation written independently from the definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphsr.op import Array
+from graphsr.testing import Case
+
+from oracles import conv, elementwise
+
+ORACLES: dict[str, Callable[[Case], Array]] = {**conv.ORACLES, **elementwise.ORACLES}
