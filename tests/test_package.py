@@ -17,6 +17,8 @@ else:
 
 def test_every_subpackage_is_listed() -> None:
     """An editable install hides a forgotten entry; a wheel would lack the folder."""
+    if not (ROOT / "graphsr").is_dir():
+        pytest.skip("outside a checkout")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = set()
     for package, folder in settings["package-dir"].items():

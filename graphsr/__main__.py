@@ -1,0 +1,7 @@
+"""`python -m graphsr` is the command `graphsr`."""
+
+import sys
+
+from graphsr.cli import main
+
+sys.exit(main())

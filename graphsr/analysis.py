@@ -1,0 +1,68 @@
+"""What can be said about a network without running it: cost per pixel and receptive field."""
+
+from __future__ import annotations
+
+from graphsr.dim import Dim, Size
+from graphsr.errors import GraphsrError
+from graphsr.ir import Graph, Input, Node
+
+FAR = 10_000
+"""An output position so far inside that padding plays no part."""
+
+
+def macs(graph: Graph) -> Size:
+    """Multiply-accumulates of one run; an `int` when the graph is bound."""
+    total: Size = 0
+    for node in graph.nodes():
+        total = total + node.op.macs(tuple(child.type for child in node.inputs), node.type)
+    return total
+
+
+def macs_per_pixel(graph: Graph, size: int = 240) -> float | None:
+    """Multiply-accumulates for each pixel of the (only) image input, from a run at size x size; None where the
+    network has no such input or does not take this size."""
+    if len(graph.inputs) != 1 or graph.inputs[0].type.rank != 4:
+        return None
+    (node,) = graph.inputs
+    shape = [n if isinstance(n, int) else fill for n, fill in zip(node.type.shape, (1, 3, size, size), strict=True)]
+    try:
+        total = macs(graph.bind({node.name: tuple(shape)}))
+    except GraphsrError:
+        return None
+    return None if isinstance(total, Dim) else total / (shape[0] * shape[2] * shape[3])
+
+
+def receptive_field(graph: Graph) -> tuple[int, int] | None:
+    """Height and width of the input window that one output pixel sees; None when it sees the whole image.
+
+    Exact interval arithmetic backwards through `Op.needs`, for every phase of the upscaling.
+    """
+    sides = []
+    for axis in (2, 3):
+        phases = [_window(graph, position, axis) for position in range(FAR, FAR + 16)]
+        if any(phase is None for phase in phases):
+            return None
+        sides.append(max(high - low + 1 for low, high in filter(None, phases)))
+    return sides[0], sides[1]
+
+
+def _window(graph: Graph, position: int, axis: int) -> tuple[int, int] | None:
+    """First and last input pixel that the output pixel at `position` reads, None for all of them."""
+    wanted: dict[Node, tuple[int, int]] = dict.fromkeys(graph.outputs.values(), (position, position))
+    seen: list[tuple[int, int]] = []
+    for node in reversed(list(graph.nodes())):
+        if node not in wanted or node.is_const:
+            continue
+        low, high = wanted[node]
+        if isinstance(node.op, Input):
+            seen.append((low, high))
+            continue
+        if node.type.rank != 4:
+            return None
+        need = node.op.needs(low, high, axis, *(child.type for child in node.inputs))
+        if need is None:
+            return None
+        for child in node.inputs:
+            before = wanted.get(child, need)
+            wanted[child] = (min(before[0], need[0]), max(before[1], need[1]))
+    return (min(low for low, _ in seen), max(high for _, high in seen)) if seen else None

@@ -1,0 +1,221 @@
+"""The commands of the command line, one function each: parsed options in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graphsr.analysis import macs_per_pixel, receptive_field
+from graphsr.atomic import atomic_path
+from graphsr.backend import backends as installed_backends
+from graphsr.backend import get_backend
+from graphsr.cli import OK, SOME_FAILED, UsageError
+from graphsr.errors import GraphsrError, ImageError, MissingExtraError
+from graphsr.imagefile import SUFFIXES, read_image, write_image
+from graphsr.loading import load, save
+from graphsr.metrics import PLAIN, Convention, compare_images, paper
+from graphsr.model import DEFAULT_BACKEND, Model
+from graphsr.upscaling import Upscaler
+
+OVERRIDES = ("res_scale", "input_range", "mean", "shuffle", "scale")
+
+
+def upscale(options: argparse.Namespace) -> int:
+    """`graphsr upscale INPUT... [-o OUT]`"""
+    model = _load_upscaler(options)
+    upscaler = Upscaler(model, backend=options.backend or DEFAULT_BACKEND, threads=options.threads)
+    jobs = plan_outputs([Path(name) for name in options.input], options.output, upscaler.scale)
+    failed = 0
+    with progress(len(jobs)) as report:
+        for source, target in jobs:
+            if target.exists() and options.exists == "skip":
+                report(f"{target}: exists, skipped")
+                continue
+            start = time.perf_counter()
+            try:
+                if target.exists() and options.exists == "error":
+                    raise ImageError("the output exists (choose --exists overwrite or skip)")
+                upscale_file(upscaler, source, target)
+            except MissingExtraError:
+                raise
+            except (GraphsrError, OSError, MemoryError) as error:
+                failed += 1
+                _complain("upscale", _name_file(error, source))
+            else:
+                report(f"{source} -> {target}  {time.perf_counter() - start:.1f} s")
+    if failed:
+        _complain("upscale", f"{failed} of {len(jobs)} images failed")
+    return SOME_FAILED if failed else OK
+
+
+def upscale_file(upscaler: Upscaler, source: Path, target: Path) -> None:
+    """Read, enlarge, write; nothing is left behind when a step fails."""
+    image = read_image(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_image(target, replace(image, pixels=upscaler(image.pixels)))
+
+
+def plan_outputs(inputs: list[Path], output: str | None, scale: int) -> list[tuple[Path, Path]]:
+    """(source, target) for every image; `UsageError` when an output would fall on an input or on another output."""
+    sources: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not found:
+                raise UsageError(f"folder {path} holds no images ({', '.join(sorted(SUFFIXES))})")
+            sources += found
+        else:
+            sources.append(path)
+    to_file = output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir()
+    if to_file and (len(sources) > 1 or inputs[0].is_dir()):
+        raise UsageError(f"-o {output} names one file, but there are {len(sources)} images: give a folder")
+    jobs: dict[Path, Path] = {}
+    taken = {path.resolve() for path in sources}
+    for source in sources:
+        if output is None:
+            target = source.with_name(f"{source.stem}_x{scale}{source.suffix}")
+        else:
+            target = Path(output) if to_file else Path(output) / source.name
+        if target.resolve() in taken:
+            raise UsageError(f"{source} would be written to {target}, which is an input or another image's output")
+        taken.add(target.resolve())
+        jobs[source] = target
+    return list(jobs.items())
+
+
+def info(options: argparse.Namespace) -> int:
+    """`graphsr info MODEL`"""
+    model = load(options.model, **_overrides(options))
+    if options.svg:
+        with atomic_path(Path(options.svg)) as path:
+            path.write_text(model.graph._repr_html_(), encoding="utf-8")
+    print(model.graph if options.graph else describe(model))
+    return OK
+
+
+def describe(model: Model) -> str:
+    """What `graphsr info` prints."""
+    field = receptive_field(model.graph)
+    macs = macs_per_pixel(model.graph)
+    rows = [
+        ("architecture", model.architecture),
+        ("scale", f"x{model.scale}" if model.scale else "not an upscaler"),
+        *((f"input {name}", str(type_)) for name, type_ in model.inputs.items()),
+        *((f"output {name}", str(type_)) for name, type_ in model.outputs.items()),
+        ("white is", f"{model.input_range:g}"),
+        ("parameters", f"{model.parameters:,}"),
+        ("receptive field", f"{field[0]} x {field[1]} input pixels" if field else "the whole image"),
+        ("MACs per input pixel", f"{macs:,.0f}" if macs is not None else "unknown"),
+        *((f"read: {key}", value) for key, value in model.inferred.items()),
+        *((f"from: {key}", value) for key, value in model.provenance.items()),
+    ]
+    width = max(len(key) for key, _ in rows)
+    lines = [f"{key.ljust(width)}  {value}" for key, value in rows]
+    return "\n".join([*lines, *(f"assumed: {text}" for text in model.assumptions)])
+
+
+def convert(options: argparse.Namespace) -> int:
+    """`graphsr convert IN OUT`"""
+    if Path(options.target).suffix != ".safetensors":
+        raise UsageError(f"the output is a safetensors file: expected NAME.safetensors, got {options.target}")
+    model = load(options.source, **_overrides(options))
+    for text in model.assumptions:
+        print(f"assumed: {text}", file=sys.stderr)
+    save(model, options.target, dtype="float16" if options.float16 else "float32")
+    return OK
+
+
+def compare(options: argparse.Namespace) -> int:
+    """`graphsr compare A B`"""
+    a, b = Path(options.a), Path(options.b)
+    if options.convention == "paper":
+        if options.border is None:
+            raise UsageError("the paper convention cuts a border: give the scale factor as --border")
+        convention = paper(options.border)
+    else:
+        convention = replace(PLAIN, border=options.border or 0)
+    print(f"convention: {convention}")
+    if not (a.is_dir() and b.is_dir()):
+        print(_compare_row(a, b, convention, a.name)[0])
+        return OK
+    names = sorted({p.name for p in a.iterdir()} & {p.name for p in b.iterdir()})
+    names = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    if not names:
+        raise UsageError(f"folders {a} and {b} have no image name in common")
+    rows, failed = [], 0
+    for name in names:
+        try:
+            text, figures = _compare_row(a / name, b / name, convention, name)
+        except ImageError as error:
+            failed += 1
+            _complain("compare", _name_file(error, a / name))
+        else:
+            print(text)
+            rows.append(figures)
+    if rows:
+        psnr, ssim = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        print(f"{'mean':<24} PSNR {psnr:7.3f} dB  SSIM {ssim:.4f}")
+    return SOME_FAILED if failed else OK
+
+
+def _compare_row(a: Path, b: Path, convention: Convention, name: str) -> tuple[str, tuple[float, float]]:
+    result = compare_images(read_image(a).pixels, read_image(b).pixels, convention)
+    text = f"{name:<24} PSNR {result.psnr:7.3f} dB  SSIM {result.ssim:.4f}  largest difference {result.max_abs:g}"
+    return text, (result.psnr, result.ssim)
+
+
+def backends(options: argparse.Namespace) -> int:
+    """`graphsr backends`"""
+    for name in sorted(installed_backends()):
+        default = "  (default)" if name == DEFAULT_BACKEND else ""
+        try:
+            summary = (type(get_backend(name)).__doc__ or "").strip().partition("\n")[0]
+            print(f"{name:<12} {summary}{default}")
+        except GraphsrError as error:
+            print(f"{name:<12} not available: {error}")
+    return OK
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Any]:
+    """A counter on standard error: one line that is rewritten on a terminal, nothing elsewhere."""
+    done = 0
+    terminal = sys.stderr.isatty()
+
+    def report(text: str) -> None:
+        nonlocal done
+        done += 1
+        if terminal:
+            print(f"\r\x1b[K[{done}/{total}] {text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    yield report
+    if terminal and 0 < done < total:
+        print(file=sys.stderr)
+
+
+def _load_upscaler(options: argparse.Namespace) -> Model:
+    """The model that `-m` and `-s` ask for."""
+    if options.model is None:
+        return load("wdsr-x4" if options.scale == 4 else "wdsr-x2", **_overrides(options))
+    return load(options.model, **_overrides(options))
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(options, name, None) for name in OVERRIDES}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _name_file(error: BaseException, path: Path) -> str:
+    """The error's words, with the file named once."""
+    text = str(error) or type(error).__name__
+    return text if str(path) in text else f"{path}: {text}"
+
+
+def _complain(command: str, text: str) -> None:
+    print(f"graphsr {command}: {text}", file=sys.stderr)

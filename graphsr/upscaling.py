@@ -1,0 +1,137 @@
+"""From an image array to a larger one: what surrounds the network.
+
+Pixel range, grey and alpha, clipping and rounding live here; normalisation belongs to the graph of the model.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from graphsr.backend import Backend, Executable
+from graphsr.errors import ImageError
+from graphsr.loading import load
+from graphsr.model import DEFAULT_BACKEND, Model
+from graphsr.op import Array
+from graphsr.ops import Resize
+
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""Weights of R, G, B in the luma of ITU-R BT.601, for networks that take one channel."""
+
+
+def upscale(
+    image: Array,
+    model: str | os.PathLike[str] | Model = "wdsr-x2",
+    *,
+    backend: str | Backend = DEFAULT_BACKEND,
+    threads: int | None = None,
+) -> Array:
+    """Enlarge an image with a super-resolution network.
+
+    `image` is HxW (grey), HxWx2 (grey, alpha), HxWx3 (RGB) or HxWx4 (RGBA); uint8, uint16, or float32/float64 with
+    white at 1. The result has the same dtype and channels and `scale` times the height and width; `image` is not
+    changed. `model` is a `Model`, the name of an embedded model or a model file.
+
+    Alpha is enlarged by bicubic interpolation, so that opaque stays opaque. Grey goes through an RGB network as
+    R = G = B and comes back as the mean of its channels; a network for one channel gets the luma, and the chroma is
+    enlarged by bicubic interpolation.
+
+    Raises `ImageError` for other arrays, for NaN or infinite pixels and for images that do not fit in memory,
+    `ModelError` for a model that cannot be loaded.
+    """
+    upscaler = Upscaler(model if isinstance(model, Model) else load(model), backend=backend, threads=threads)
+    return upscaler(image)
+
+
+class Upscaler:
+    """A model compiled once, for many images."""
+
+    def __init__(self, model: Model, *, backend: str | Backend = DEFAULT_BACKEND, threads: int | None = None) -> None:
+        self.model = model
+        self.scale = _checked_scale(model)
+        self.executable: Executable = model.compile(backend, threads)
+        (self.input_name, input_type), *_ = model.inputs.items()
+        (self.output_name, _), *_ = model.outputs.items()
+        self.channels = input_type.shape[1]
+
+    def __call__(self, image: Array) -> Array:
+        """See `upscale`."""
+        white = _white(image)
+        planes = (np.atleast_3d(image).transpose(2, 0, 1)[None] / white).astype(np.float32)
+        if not np.isfinite(planes).all():
+            raise ImageError("the image has NaN or infinite pixels; replace them first")
+        alpha = planes[:, -1:] if planes.shape[1] in (2, 4) else None
+        colour = planes if alpha is None else planes[:, :-1]
+        result = self._colour(colour)
+        if alpha is not None:
+            result = np.concatenate([result, self._bicubic(alpha)], axis=1)
+        pixels = np.clip(result[0].transpose(1, 2, 0), 0, 1) * white
+        if image.dtype.kind == "u":
+            pixels = np.rint(pixels)
+        return pixels.reshape(pixels.shape[:2] + image.shape[2:]).astype(image.dtype)
+
+    def _colour(self, colour: Array) -> Array:
+        """[1, 1 or 3, H, W] in 0..1 -> the same channels, enlarged; not clipped."""
+        if colour.shape[1] == self.channels:
+            return self._run(colour)
+        if self.channels == 3:
+            return self._run(np.repeat(colour, 3, axis=1)).mean(axis=1, keepdims=True)
+        luma = np.tensordot(LUMA, colour[0], axes=1)[None, None]
+        enlarged: Array = self._bicubic(colour - luma) + self._run(luma)
+        return enlarged
+
+    def _run(self, x: Array) -> Array:
+        self._check_memory(x.shape)
+        scaled = x * np.float32(self.model.input_range)
+        return self.executable({self.input_name: scaled})[self.output_name] / np.float32(self.model.input_range)
+
+    def _bicubic(self, x: Array) -> Array:
+        return Resize(scale=(float(self.scale),) * 2, mode="cubic").forward(x)
+
+    def _check_memory(self, shape: tuple[int, ...]) -> None:
+        """Refuse before memory is taken what the machine does not have."""
+        planned = self.executable.bind({self.input_name: shape}).planned_bytes
+        available = available_memory()
+        if available is not None and planned > available:
+            raise ImageError(
+                f"an image of {shape[3]} x {shape[2]} pixels needs {planned / 1e9:.1f} GB, "
+                f"{available / 1e9:.1f} GB are free: cut the image into smaller pieces or use a smaller model"
+            )
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that can be had now, None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _checked_scale(model: Model) -> int:
+    """The scale of a model that takes and gives one image."""
+    if model.scale is None or len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ImageError(
+            f"model {model.architecture} is not an image upscaler: it takes {model.inputs} and gives {model.outputs}"
+        )
+    (input_type,) = model.inputs.values()
+    if input_type.rank != 4 or input_type.shape[1] not in (1, 3):
+        raise ImageError(f"model {model.architecture} takes {input_type}, an image upscaler takes 1 or 3 channels")
+    return model.scale
+
+
+def _white(image: Array) -> float:
+    """The pixel value of white, after checking that this is an image."""
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"an image is a NumPy array, got {type(image).__name__}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)) or 0 in image.shape:
+        raise ImageError(f"an image is HxW, HxWx2, HxWx3 or HxWx4 (grey, grey+alpha, RGB, RGBA), got {image.shape}")
+    match image.dtype.name:
+        case "uint8":
+            return 255.0
+        case "uint16":
+            return 65535.0
+        case "float32" | "float64":
+            return 1.0
+    raise ImageError(f"pixels must be uint8, uint16, float32 or float64 (white at 1), got {image.dtype}")

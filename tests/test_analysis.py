@@ -1,0 +1,52 @@
+"""Cost and receptive field, held to what a probe of the network shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphsr.analysis import macs, macs_per_pixel, receptive_field
+from graphsr.backend import get_backend
+from graphsr.dim import Dim
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.models import edsr, espcn, srresnet, wdsr_a, wdsr_b
+from graphsr.ops import Conv2d, DepthToSpace, GlobalAvgPool
+
+SMALL = {
+    "edsr": lambda: edsr(scale=2, blocks=1, features=4),
+    "wdsr_a": lambda: wdsr_a(scale=2, blocks=1, features=4, expansion=8),
+    "wdsr_b": lambda: wdsr_b(scale=3, blocks=1, features=5),
+    "srresnet": lambda: srresnet(scale=2, blocks=1, features=4),
+    "espcn": lambda: espcn(scale=3),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_receptive_field_is_what_a_probe_sees(name: str) -> None:
+    """Changing one input pixel changes outputs: the pixels that reach a given output are the receptive field."""
+    model = SMALL[name]()
+    run = get_backend("reference").compile(model.graph.astype("float64"), threads=1)
+    size, scale = 41, model.scale or 1
+    base = np.full((1, 3, size, size), 100.0)
+    centre = size // 2
+    probe = base.copy()
+    probe[:, :, centre, centre] += 50.0
+    changed = np.abs(run({"input": probe})["output"] - run({"input": base})["output"])[0].max(axis=0) > 0
+    rows = np.flatnonzero(changed.any(axis=1))
+    # by symmetry the input pixels that one output reads span as many rows as the output blocks that one input reaches
+    assert receptive_field(model.graph) == ((rows[-1] // scale - rows[0] // scale + 1),) * 2
+
+
+def test_macs_of_a_convolution() -> None:
+    h, w = Dim.symbol("H"), Dim.symbol("W")
+    x = Node.input("x", TensorType("float32", (1, 3, h, w)))
+    y = Node(Conv2d(padding=(1, 1, 1, 1)), (x, Node.const(np.zeros((8, 3, 3, 3), np.float32))))
+    graph = Graph((x,), {"y": Node(DepthToSpace(2, "crd"), (y,))})
+    assert macs(graph) == 216 * h * w
+    assert macs_per_pixel(graph) == 216
+    assert receptive_field(graph) == (3, 3)
+
+
+def test_global_layers_see_everything() -> None:
+    x = Node.input("x", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
+    assert receptive_field(Graph((x,), {"y": Node(GlobalAvgPool(), (x,))})) is None

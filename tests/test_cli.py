@@ -1,0 +1,193 @@
+"""The command line as a user meets it: exit codes, messages, files kept and written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphsr import cli
+from graphsr.errors import GraphsrError
+from graphsr.imagefile import ImageFile, read_image, write_image
+
+from support import ROOT
+
+EXAMPLE = ROOT / "docs" / "example.png"
+
+
+def graphsr(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "graphsr", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+
+def picture(path: Path, dtype: str = "uint8", shape: tuple[int, ...] = (12, 16, 3)) -> Path:
+    top = np.iinfo(dtype).max
+    pixels = (np.arange(np.prod(shape)).reshape(shape) * 37 % top).astype(dtype)
+    write_image(path, ImageFile(pixels=pixels, icc=None, exif=None, format=path.suffix[1:].upper()))
+    return path
+
+
+def test_upscale_beside_the_input_and_quiet(tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    before = source.read_bytes()
+    done = graphsr("upscale", source)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert read_image(tmp_path / "a_x2.png").pixels.shape == (24, 32, 3)
+    assert source.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a_x2.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape"),
+    [
+        ("grey.png", "uint8", (9, 7)),
+        ("grey16.png", "uint16", (9, 7)),
+        ("rgb16.png", "uint16", (9, 7, 3)),
+        ("rgba16.png", "uint16", (9, 7, 4)),
+        ("rgba.webp", "uint8", (9, 7, 4)),
+        ("rgb.bmp", "uint8", (9, 7, 3)),
+        ("rgb.jpg", "uint8", (9, 7, 3)),
+        ("rgb16.tif", "uint16", (9, 7, 3)),
+    ],
+)
+def test_depth_and_alpha_are_kept(tmp_path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    source = picture(tmp_path / name, dtype, shape)
+    assert graphsr("upscale", source, "-o", tmp_path / "out", "-j", 1).returncode == 0
+    pixels = read_image(tmp_path / "out" / name).pixels
+    assert (pixels.dtype.name, pixels.shape) == (dtype, (18, 14, *shape[2:]))
+
+
+def test_a_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    picture(folder / "a.png")
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    picture(folder / "c.png")
+    done = graphsr("upscale", folder, tmp_path / "absent.png", "-o", tmp_path / "out", "-s", 4)
+    assert done.returncode == 1
+    assert "b.png" in done.stderr
+    assert "absent.png" in done.stderr
+    assert "2 of 4 images failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+
+def test_existing_outputs(tmp_path: Path) -> None:
+    source, target = picture(tmp_path / "a.png"), tmp_path / "b.png"
+    target.write_bytes(b"precious")
+    assert graphsr("upscale", source, "-o", target, "--exists", "skip").returncode == 0
+    assert target.read_bytes() == b"precious"
+    assert graphsr("upscale", source, "-o", target, "--exists", "error").returncode == 1
+    assert target.read_bytes() == b"precious"
+    assert graphsr("upscale", source, "-o", target).returncode == 0
+    assert read_image(target).pixels.shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["upscale"],
+        ["enlarge", "a.png"],
+        ["upscale", "a.png", "-o", "a.png"],
+        ["upscale", "a.png", "b.png", "-o", "c.png"],
+        ["upscale", "a.png", "-j", "0"],
+        ["upscale", "a.png", "-s", "3"],
+        ["upscale", "a.png", "--backend", "nonsense"],
+        ["upscale", "a.png", "--mean", "1,2"],
+        ["upscale", "empty"],
+        ["convert", "wdsr-x2", "out.bin"],
+        ["compare", "a.png", "b.png", "--convention", "paper"],
+    ],
+)
+def test_wrong_usage_is_2_and_writes_nothing(tmp_path: Path, words: list[str]) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    (tmp_path / "empty").mkdir()
+    before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    done = graphsr(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+@pytest.mark.parametrize("command", [["info"], ["upscale", "a.png", "-m"], ["convert"]])
+def test_a_refused_model_is_3(tmp_path: Path, command: list[str]) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "bad.pt").write_bytes(b"PK\x03\x04 this is no checkpoint")
+    more = ["out.safetensors"] if command == ["convert"] else []
+    for name in ("bad.pt", "absent.pt"):
+        done = graphsr(*command, name, *more, cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+        assert name in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_info_names_what_it_knows(tmp_path: Path) -> None:
+    done = graphsr("info", "wdsr-x2", "--svg", tmp_path / "graph.svg")
+    assert done.returncode == 0
+    for words in ("WDSR-A", "x2", "parameters", "receptive field", "MACs per input pixel", "assumed:"):
+        assert words in done.stdout
+    assert (tmp_path / "graph.svg").read_text().startswith("<svg")
+    assert "return output=" in graphsr("info", "wdsr-x2", "--graph").stdout
+
+
+def test_convert_and_use(tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    assert graphsr("convert", "wdsr-x2", tmp_path / "own.safetensors").returncode == 0
+    assert graphsr("upscale", source, "-o", tmp_path / "1.png").returncode == 0
+    assert graphsr("upscale", source, "-o", tmp_path / "2.png", "-m", tmp_path / "own.safetensors").returncode == 0
+    assert (read_image(tmp_path / "1.png").pixels == read_image(tmp_path / "2.png").pixels).all()
+
+
+def test_compare_names_its_convention(tmp_path: Path) -> None:
+    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png", shape=(12, 16, 3))
+    done = graphsr("compare", a, b)
+    assert done.returncode == 0
+    assert "convention" in done.stdout
+    assert "PSNR     inf dB" in done.stdout
+    assert "SSIM 1.0000" in done.stdout
+    other = picture(tmp_path / "c.png", shape=(13, 16, 3))
+    assert graphsr("compare", a, other).returncode == 1
+
+
+def test_backends_are_listed() -> None:
+    done = graphsr("backends")
+    assert done.returncode == 0
+    assert "reference" in done.stdout
+    assert "numpy" in done.stdout
+
+
+def test_interruption_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graphsr.commands.backends", interrupted)
+    assert cli.main(["backends"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_light() -> None:
+    code = (
+        "import sys; from graphsr import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('numpy', 'llvmlite', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
+def test_every_error_class_has_an_exit_code() -> None:
+    pending, codes = [GraphsrError], {}
+    while pending:
+        kind = pending.pop()
+        pending += kind.__subclasses__()
+        codes[kind.__name__] = cli.error_code(kind("x"))
+    assert codes["ModelError"] == 3
+    assert codes["BackendError"] == codes["UsageError"] == 2
+    assert set(codes.values()) == {1, 2, 3}

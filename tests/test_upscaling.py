@@ -1,0 +1,117 @@
+"""Images through a network: every layout and dtype, alpha, grey, range and rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays as any_arrays
+
+import graphsr
+from graphsr.dim import Dim
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.model import Model
+from graphsr.ops import Resize
+from graphsr.upscaling import Upscaler
+
+from support import data_path
+
+
+def nearest_x2(channels: int = 3, input_range: float = 255.0) -> Model:
+    """A "network" whose answer is known: every pixel twice."""
+    n, h, w = (Dim.symbol(name) for name in "NHW")
+    x = Node.input("input", TensorType("float32", (n, channels, h, w)))
+    y = Node(Resize(scale=(2.0, 2.0), mode="nearest", coordinates="asymmetric"), (x,))
+    return Model(Graph((x,), {"output": y}), "nearest", scale=2, input_range=input_range)
+
+
+def twice(image: np.ndarray) -> np.ndarray:
+    return image.repeat(2, axis=0).repeat(2, axis=1)
+
+
+LAYOUTS = [(), (1,), (2,), (3,), (4,)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_layout_and_dtype_are_kept(layout: tuple[int, ...], dtype: str, data: st.DataObject) -> None:
+    shape = (data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6)), *layout)
+    elements = None if dtype.startswith("u") else st.floats(0, 1, width=32)
+    image = data.draw(any_arrays(np.dtype(dtype), shape, elements=elements))
+    input_range = data.draw(st.sampled_from([1.0, 255.0]))
+    got = Upscaler(nearest_x2(input_range=input_range), backend="reference")(image)
+    want = twice(image)
+    assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    colours = slice(None) if layout in ((), (1,), (3,)) else slice(0, -1)
+    difference = np.abs(got.astype("float64") - want.astype("float64"))
+    # float32 carries 24 bits, so 8 and 16 bit values come back exactly
+    assert difference[..., colours].max() <= (0 if dtype.startswith("u") else 4 * np.finfo("float32").eps)
+
+
+def test_opaque_alpha_stays_opaque() -> None:
+    image = np.full((5, 4, 4), 65535, dtype=np.uint16)
+    assert (Upscaler(nearest_x2(), backend="reference")(image)[..., 3] == 65535).all()
+
+
+def test_one_channel_network_keeps_colour() -> None:
+    image = np.zeros((6, 6, 3), dtype=np.uint8)
+    image[..., 0] = 200
+    got = Upscaler(nearest_x2(channels=1), backend="reference")(image)
+    assert (got == twice(image)).all()
+
+
+def test_values_are_clipped_not_wrapped() -> None:
+    """A network that overshoots gives white, not black."""
+    x = Node.input("input", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
+    from graphsr.ops import Add
+
+    y = Node(Add(), (x, Node.const(np.full((1, 1, 1, 1), 100, dtype=np.float32))))
+    model = Model(Graph((x,), {"output": y}), "brighter", scale=1)
+    image = np.array([[0, 100, 200]], dtype=np.uint8)
+    assert Upscaler(model, backend="reference")(image).tolist() == [[100, 200, 255]]
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 4), dtype=np.int32), "uint8, uint16, float32 or float64"),
+        (np.zeros((4, 4, 5), dtype=np.uint8), "HxWx4"),
+        (np.zeros((0, 4), dtype=np.uint8), "HxW"),
+        (np.zeros(4, dtype=np.uint8), "HxW"),
+        ([[1, 2]], "NumPy array"),
+        (np.full((4, 4), np.nan, dtype=np.float32), "NaN"),
+    ],
+)
+def test_other_arrays_are_refused(image: np.ndarray, words: str) -> None:
+    with pytest.raises(graphsr.ImageError, match=words):
+        Upscaler(nearest_x2(), backend="reference")(image)
+
+
+def test_a_model_that_is_no_upscaler_is_refused() -> None:
+    x = Node.input("input", TensorType("float32", (1, 3, 4, 4)))
+    with pytest.raises(graphsr.ImageError, match="not an image upscaler"):
+        Upscaler(Model(Graph((x,), {"output": x}), "nothing"), backend="reference")
+
+
+def test_too_large_for_memory_is_refused_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphsr.upscaling.available_memory", lambda: 1000)
+    with pytest.raises(graphsr.ImageError, match="GB are free"):
+        Upscaler(nearest_x2(), backend="reference")(np.zeros((64, 64), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("backend", ["reference", "numpy"])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_embedded_models_beat_bicubic_on_a_real_picture(scale: int, backend: str) -> None:
+    from graphsr.imagefile import read_image
+    from graphsr.metrics import paper, psnr
+
+    low = read_image(data_path(f"images/set5_lr_x{scale}/butterfly.png")).pixels
+    high = read_image(data_path("images/set5/butterfly.bmp")).pixels
+    big = graphsr.upscale(low, model=f"wdsr-x{scale}", backend=backend)
+    plain = Resize(scale=(scale, scale), mode="cubic").forward(low.transpose(2, 0, 1)[None].astype(np.float32))
+    plain = np.clip(np.rint(plain[0].transpose(1, 2, 0)), 0, 255).astype(np.uint8)
+    high = high[: big.shape[0], : big.shape[1]]
+    assert psnr(big, high, paper(scale)) > psnr(plain, high, paper(scale)) + 1.0
