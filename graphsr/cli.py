@@ -67,8 +67,8 @@ def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p = commands.add_parser(
         "upscale",
         help="enlarge images",
-        description="Enlarge images (PNG, TIFF, JPEG, WebP, BMP; 8 and 16 bit; grey, RGB, with alpha). Bit depth, alpha, "
-        "colour profile and format are kept. A failed image does not stop the others.",
+        description="Enlarge images (PNG, TIFF, JPEG, WebP, BMP; 8 and 16 bit; grey, RGB, with alpha). Bit depth, "
+        "alpha, colour profile and format are kept. A failed image does not stop the others.",
     )
     p.add_argument("input", nargs="+", metavar="INPUT", help="image files, or folders of images")
     p.add_argument(

@@ -16,8 +16,8 @@ DEFAULT_BACKEND = "numpy"
 class Model:
     """A network that was built, loaded or embedded.
 
-    For an image network the graph takes [N, C, H, W] with pixel values in 0..`input_range` (normalisation is part of the
-    graph) and gives [N, C, scale·H, scale·W] in the same range, not clipped.
+    For an image network the graph takes [N, C, H, W] with pixel values in 0..`input_range` (normalisation is part
+    of the graph) and gives [N, C, scale·H, scale·W] in the same range, not clipped.
     """
 
     graph: Graph

@@ -24,7 +24,7 @@ def test_names_are_escaped_and_shown() -> None:
 def test_a_network_of_many_layers() -> None:
     model = edsr(scale=2, blocks=16, features=4)
     root = ElementTree.fromstring(model._repr_html_())
-    boxes = [g for g in root.iter("{http://www.w3.org/2000/svg}g")]
+    boxes = list(root.iter("{http://www.w3.org/2000/svg}g"))
     assert len(boxes) == sum(not node.is_const for node in model.graph.nodes())
 
 
