@@ -3,7 +3,31 @@
 Needs hypothesis (`pip install 'graphsr[test]'`).
 """
 
-from graphsr.testing import conv, elementwise, fused  # each enters its strategies in LAYERS
+from graphsr.testing import (  # each enters its strategies in LAYERS
+    conv,
+    elementwise,
+    fused,
+    pool,
+    rearrange,
+    reduce,
+    resize,
+    shape,
+)
 from graphsr.testing.cases import LAYERS, Case, arrays, distinct_arrays, layer, tolerance
 
-__all__ = ["LAYERS", "Case", "arrays", "conv", "distinct_arrays", "elementwise", "fused", "layer", "tolerance"]
+__all__ = [
+    "LAYERS",
+    "Case",
+    "arrays",
+    "conv",
+    "distinct_arrays",
+    "elementwise",
+    "fused",
+    "layer",
+    "pool",
+    "rearrange",
+    "reduce",
+    "resize",
+    "shape",
+    "tolerance",
+]

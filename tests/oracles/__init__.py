@@ -11,6 +11,14 @@ from collections.abc import Callable
 from graphsr.op import Array
 from graphsr.testing import Case
 
-from oracles import conv, elementwise
+from oracles import conv, elementwise, pool, rearrange, reduce, resize, shape
 
-ORACLES: dict[str, Callable[[Case], Array]] = {**conv.ORACLES, **elementwise.ORACLES}
+ORACLES: dict[str, Callable[[Case], Array]] = {
+    **conv.ORACLES,
+    **elementwise.ORACLES,
+    **pool.ORACLES,
+    **rearrange.ORACLES,
+    **reduce.ORACLES,
+    **resize.ORACLES,
+    **shape.ORACLES,
+}
