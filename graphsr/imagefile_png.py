@@ -1,6 +1,6 @@
 """PNG with NumPy and zlib: every colour type and depth, 16 bits included (specification, third edition).
 
-Pillow cuts 16-bit colour to 8 bits and fills up short image data with black; pypng is lossless and takes more than
+Pillow cuts 16-bit colour to 8 bits and fills up short image data with black; pypng is lossless and takes about
 a second per megapixel. What is left to do for oneself is little: zlib does the compression, `graphsr.pngfilter` the
 rest. No external package is needed, so PNG works in the smallest installation. Where Pillow is installed, it unpacks
 8-bit samples, seven times as fast as NumPy can.
