@@ -61,6 +61,9 @@ class Extremum:
 
 
 Atom: TypeAlias = "Symbol | FloorDiv | Extremum"
+RESERVED = frozenset(("min", "max", "inf", "nan", "True", "False", "None"))
+"""Words that mean something else in the text form."""
+
 Monomial: TypeAlias = "tuple[Atom, ...]"  # a product of atoms, sorted by their text; () is the constant 1
 
 
@@ -72,6 +75,9 @@ class Dim:
 
     @staticmethod
     def symbol(name: str) -> Dim:
+        """An open size. The name is an ASCII identifier, so that the text form of a size can be read back."""
+        if not (name.isascii() and name.isidentifier()) or name in RESERVED:
+            raise GraphError(f"{name!r} is not a name for an open size: letters, digits and _, such as 'H' or 'batch'")
         return Dim((((Symbol(name),), 1),))
 
     def __add__(self, other: Size) -> Size:
@@ -136,7 +142,8 @@ class Dim:
     def __str__(self) -> str:
         text = ""
         for monomial, coefficient in self.terms:
-            factors = "*".join(str(atom) for atom in monomial)
+            alone = coefficient == 1 and len(monomial) == 1
+            factors = "*".join(str(atom) if alone else _factor(atom) for atom in monomial)
             if not monomial:
                 term = str(coefficient)
             elif abs(coefficient) == 1:
@@ -174,6 +181,11 @@ def product(sizes: Iterable[Size]) -> Size:
     for size in sizes:
         total = total * size
     return total
+
+
+def _factor(atom: Atom) -> str:
+    """The atom within a product: a quotient needs parentheses, as 2*(H)//2 would be (2*(H))//2."""
+    return f"({atom})" if isinstance(atom, FloorDiv) else str(atom)
 
 
 def _terms(size: Size) -> tuple[tuple[Monomial, int], ...]:
