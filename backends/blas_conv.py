@@ -1,0 +1,313 @@
+"""Exact convolution over BLAS: im2col, its counterpart for few outputs (kn2row and col2im), and depthwise sums.
+
+im2col      block of the output = weight[Co, Ci·Kh·Kw] @ columns[Ci·Kh·Kw, block]; a 1x1 kernel with stride 1 needs no
+            copy. The product is written straight into the output (Chellapilla et al. 2006).
+kn2row      taps[Kh·Kw·Co, rows] = weight[Kh·Kw·Co, Ci] @ x[Ci, rows], every tap added where it belongs (Vasudevan,
+            Anderson & Gregg 2017): 9·Co numbers are moved per pixel instead of 9·Ci, so it wins for Co < Ci.
+col2im      the same for a transposed convolution: only the places differ.
+depthwise   one multiply-add per tap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from graphsr.ir import Node
+from graphsr.op import Array
+from graphsr.ops import Conv2d, ConvTranspose2d
+
+from .blas_winograd import copy_padded
+from .numpy_kernel import Epilogue, Region, WeightCache, bands, carve, cut, scratch_bytes, slices
+
+PIXELS = 512
+"""Output pixels of an im2col block: below, BLAS spends its time on packing the weights (measured)."""
+SCRATCH = 4 << 20
+"""Bytes of working memory of one thread that a block should not exceed: the order of an L2 cache."""
+CACHE = 64 << 10
+"""Numbers that a depthwise block works on at once."""
+
+
+@dataclass(frozen=True)
+class Im2col:
+    """y[g, Cog, block] = weight[g, Cog, K] @ columns[g, K, block] with K = Cig·Kh·Kw; units = blocks of an image."""
+
+    conv: Conv2d
+    kernel: tuple[int, int, int, int]
+    """Shape of the weight, [Co, Cig, Kh, Kw]."""
+    blocks: tuple[Region, ...]
+    epilogue: Epilogue
+    itemsize: int
+
+    @property
+    def label(self) -> str:
+        block = self.blocks[0]
+        name = "gemm 1x1" if self._is_pointwise else "im2col"
+        return f"{name}, {block.height} rows x {block.width} per block"
+
+    @property
+    def units(self) -> int:
+        return len(self.blocks)
+
+    @cached_property
+    def scratch(self) -> int:
+        area = max(block.area for block in self.blocks)
+        columns = 0 if self._is_pointwise else self.conv.groups * prod(self.kernel[1:]) * area * self.itemsize
+        return columns + self.epilogue.temporaries(self.kernel[0] * area * self.itemsize)
+
+    def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
+        block, groups = self.blocks[unit], self.conv.groups
+        co, height, width = output.shape[1:]
+        inside = slice(block.top * width + block.left, (block.bottom - 1) * width + block.right)
+        y = output[block.n].reshape(groups, co // groups, height * width)[:, :, inside]
+        if self._is_pointwise:
+            columns = inputs[0][block.n].reshape(groups, -1, height * width)[:, :, inside]
+        else:
+            columns = self._columns(inputs[0][block.n], block, scratch).reshape(groups, -1, block.area)
+        np.matmul(inputs[1].reshape(groups, co // groups, -1), columns, out=y)
+        pixels = block.of(output)
+        self.epilogue.apply(pixels, pixels, inputs, block, slice(None))
+
+    def _columns(self, x: Array, block: Region, scratch: Array) -> Array:
+        """columns[c, i, j, r, q] = x[c, s·r + d·i − p_top, s·q + d·j − p_left], zero outside x[C, H, W]."""
+        kh, kw = self.kernel[2:]
+        columns, _ = carve(scratch, x.dtype, (len(x), kh, kw, block.height, block.width))
+        (sh, sw), (dh, dw), (top, left) = self.conv.stride, self.conv.dilation, self.conv.padding[:2]
+        for i in range(kh):
+            rows = within(block.top, block.bottom, sh, dh * i - top, x.shape[1])
+            for j in range(kw):
+                places = within(block.left, block.right, sw, dw * j - left, x.shape[2])
+                to_rows, to_columns = rows.shifted(block.top), places.shifted(block.left)
+                tap = columns[:, i, j]
+                tap[:, : to_rows.start] = tap[:, to_rows.stop :] = 0
+                tap[:, to_rows, : to_columns.start] = tap[:, to_rows, to_columns.stop :] = 0
+                tap[:, to_rows, to_columns] = x[:, rows.source, places.source]
+        return columns
+
+    @property
+    def _is_pointwise(self) -> bool:
+        conv = self.conv
+        return self.kernel[2:] == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The positions start..stop−1 of a range whose source s·r + offset lies inside the image."""
+
+    start: int
+    stop: int
+    step: int
+    offset: int
+
+    def shifted(self, origin: int) -> slice:
+        """As a slice of an array that begins at `origin`."""
+        return slice(self.start - origin, self.stop - origin)
+
+    @property
+    def source(self) -> slice:
+        """As a slice of the source."""
+        if self.start >= self.stop:
+            return slice(0, 0)
+        first = self.start * self.step + self.offset
+        return slice(first, first + (self.stop - 1 - self.start) * self.step + 1, self.step)
+
+
+def within(low: int, high: int, step: int, offset: int, size: int) -> Within:
+    """Those r in low..high−1 with 0 <= step·r + offset < size; start and stop stay within low..high."""
+    start = min(max(low, -(offset // step)), high)  # ⌈−offset / step⌉
+    return Within(start, min(max((size - 1 - offset) // step + 1, start), high), step, offset)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """taps[g, Kh·Kw·Cog, rows] = weight[g, Kh·Kw·Cog, Cig] @ x[g, Cig, rows]; then, for each tap (i, j),
+    y[o, s·h + o_i, s·w + o_j] += taps[i, j, o, h, w]; units = bands of output rows of an image.
+
+    o_i = d·i − p_top for a transposed convolution; p_top − d·i for a convolution with stride 1.
+    """
+
+    name: str
+    weight: Array
+    """[g, Kh, Kw, Cog, Cig]"""
+    stride: tuple[int, int]
+    offsets: tuple[tuple[int, ...], tuple[int, ...]]
+    """o_i for every i and o_j for every j."""
+    input_shape: tuple[int, ...]
+    bands: tuple[tuple[int, slice], ...]
+    """Image and output rows of every unit."""
+    epilogue: Epilogue
+    width: int
+    """Of the output."""
+
+    @property
+    def label(self) -> str:
+        rows = self.bands[0][1]
+        return f"{self.name}, {rows.stop - rows.start} rows per block"
+
+    @property
+    def units(self) -> int:
+        return len(self.bands)
+
+    @cached_property
+    def scratch(self) -> int:
+        groups, _, _, cog, _ = self.weight.shape
+        tallest = max(rows.stop - rows.start for _, rows in self.bands)
+        extra = self.epilogue.temporaries(groups * cog * tallest * self.width * self.weight.itemsize)
+        return max(scratch_bytes(self.weight.dtype, self._taps(self._source(rows))) for _, rows in self.bands) + extra
+
+    def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
+        n, rows = self.bands[unit]
+        x, y = inputs[0][n], output[n]
+        groups, kh, kw, cog, cig = self.weight.shape
+        source = self._source(rows)
+        taps, _ = carve(scratch, output.dtype, self._taps(source))
+        pixels = x.reshape(groups, cig, -1)[:, :, source.start * x.shape[2] : source.stop * x.shape[2]]
+        np.matmul(self.weight.reshape(groups, -1, cig), pixels, out=taps.reshape(groups, kh * kw * cog, -1))
+        y[:, rows] = 0
+        grouped = y.reshape(groups, cog, *y.shape[1:])
+        for i, oi in enumerate(self.offsets[0]):
+            h = placed(source, self.stride[0], oi, rows)
+            for j, oj in enumerate(self.offsets[1]):
+                w = placed(slice(0, x.shape[2]), self.stride[1], oj, slice(0, self.width))
+                place = grouped[:, :, h.source, w.source]
+                place += taps[:, i, j, :, h.shifted(source.start), w.shifted(0)]
+        block = Region(n, rows.start, rows.stop, 0, self.width)
+        self.epilogue.apply(y[:, rows], block.of(output), inputs, block, slice(None))
+
+    def _source(self, rows: slice) -> slice:
+        """The input rows that the output rows read."""
+        height = self.input_shape[2]
+        reached = [placed(slice(0, height), self.stride[0], offset, rows) for offset in self.offsets[0]]
+        used = [h for h in reached if h.start < h.stop]
+        return slice(min((h.start for h in used), default=0), max((h.stop for h in used), default=0))
+
+    def _taps(self, source: slice) -> tuple[int, ...]:
+        return (*self.weight.shape[:4], source.stop - source.start, self.input_shape[3])
+
+
+def placed(source: slice, step: int, offset: int, target: slice) -> Within:
+    """Those h in `source` whose place s·h + offset lies in `target`."""
+    inside = within(source.start, source.stop, step, offset - target.start, target.stop - target.start)
+    return Within(inside.start, inside.stop, step, offset)
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """y[c, block] = Σ_i Σ_j weight[c, i, j] · x[c, shifted block], Co = Ci = groups; units = bands of an image."""
+
+    conv: Conv2d
+    kernel: tuple[int, int]
+    blocks: tuple[Region, ...]
+    epilogue: Epilogue
+    itemsize: int
+
+    @property
+    def label(self) -> str:
+        return f"depthwise, {self.blocks[0].height} rows x {self.blocks[0].width} per block"
+
+    @property
+    def units(self) -> int:
+        return len(self.blocks)
+
+    @cached_property
+    def scratch(self) -> int:
+        tall = max(self.blocks, key=lambda block: block.area)
+        c = self._channels(tall)
+        bytes_ = self.itemsize * (c * prod(self._window(tall)) + c * tall.area)
+        return bytes_ + 128 + self.epilogue.temporaries(self.itemsize * c * tall.area)
+
+    def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
+        block, (kh, kw) = self.blocks[unit], self.kernel
+        x, weight = inputs[:2]
+        (sh, sw), (dh, dw), (top, left) = self.conv.stride, self.conv.dilation, self.conv.padding[:2]
+        for c in slices(x.shape[1], self._channels(block)):
+            count = c.stop - c.start
+            window, product, _ = carve(
+                scratch, x.dtype, (count, *self._window(block)), (count, block.height, block.width)
+            )
+            copy_padded(x[block.n, c], window, block.top * sh - top, block.left * sw - left)
+            y = block.of(output, c)
+            for i in range(kh):
+                for j in range(kw):
+                    rows = slice(i * dh, i * dh + (block.height - 1) * sh + 1, sh)
+                    columns = slice(j * dw, j * dw + (block.width - 1) * sw + 1, sw)
+                    first = i == j == 0
+                    factor = weight[c, 0, i, j, None, None]
+                    np.multiply(window[:, rows, columns], factor, out=y if first else product)
+                    if not first:
+                        np.add(y, product, out=y)
+            self.epilogue.apply(y, y, inputs, block, c)
+
+    def _channels(self, block: Region) -> int:
+        return max(1, CACHE // block.area)
+
+    def _window(self, block: Region) -> tuple[int, int]:
+        """Height and width of the input under a block."""
+        (sh, sw), (dh, dw), (kh, kw) = self.conv.stride, self.conv.dilation, self.kernel
+        return (block.height - 1) * sh + (kh - 1) * dh + 1, (block.width - 1) * sw + (kw - 1) * dw + 1
+
+
+def conv_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCache) -> Im2col | Depthwise | Scatter:
+    """The kernel of an exact convolution, by its shape. "im2col" in the graph admits its counterpart kn2row as well."""
+    n, co, height, width = node.type.dims
+    weight = node.inputs[1]
+    _, cig, kh, kw = weight.type.dims
+    itemsize = np.dtype(node.type.dtype).itemsize
+    if conv.algorithm == "direct" and cig == 1 and conv.groups == co:
+        return Depthwise(conv, (kh, kw), cut(n, height, width, CACHE // 4), epilogue, itemsize)
+    if _kn2row_wins(conv, node):
+        top, left = conv.padding[:2]
+        form = weights.get(weight.value, "kn2row", lambda w: np.ascontiguousarray(w.transpose(2, 3, 0, 1)[None]))
+        offsets = (
+            tuple(top - conv.dilation[0] * i for i in range(kh)),
+            tuple(left - conv.dilation[1] * j for j in range(kw)),
+        )
+        return _scatter("kn2row", node, form, (1, 1), offsets, epilogue)
+    area = max(1, min(PIXELS, SCRATCH // (conv.groups * cig * kh * kw * itemsize)))
+    return Im2col(conv, (co, cig, kh, kw), cut(n, height, width, area), epilogue, itemsize)
+
+
+def _kn2row_wins(conv: Conv2d, node: Node) -> bool:
+    """Fewer outputs than inputs, and taps that only differ in where they are added. The weights must be finite,
+    because padding is skipped instead of multiplied."""
+    weight = node.inputs[1]
+    co, ci, kh, kw = weight.type.dims
+    exact = conv.stride == (1, 1) and conv.groups == 1 and kh * kw > 1 and co < ci
+    return exact and weight.is_const and bool(np.isfinite(weight.value).all())
+
+
+def transpose_kernel(node: Node, conv: ConvTranspose2d, epilogue: Epilogue, weights: WeightCache) -> Scatter:
+    """The kernel of a transposed convolution with constant weight[Ci, Cog, Kh, Kw]."""
+
+    def tap_major(weight: Array) -> Array:
+        grouped = weight.reshape(conv.groups, -1, *weight.shape[1:])
+        return np.ascontiguousarray(grouped.transpose(0, 3, 4, 2, 1))
+
+    weight = weights.get(node.inputs[1].value, f"col2im, {conv.groups} groups", tap_major)
+    kh, kw = weight.shape[1:3]
+    top, left = conv.padding[:2]
+    offsets = (
+        tuple(conv.dilation[0] * i - top for i in range(kh)),
+        tuple(conv.dilation[1] * j - left for j in range(kw)),
+    )
+    return _scatter("col2im", node, weight, conv.stride, offsets, epilogue)
+
+
+def _scatter(
+    name: str,
+    node: Node,
+    weight: Array,
+    stride: tuple[int, int],
+    offsets: tuple[tuple[int, ...], tuple[int, ...]],
+    epilogue: Epilogue,
+) -> Scatter:
+    n, _, height, width = node.type.dims
+    x = node.inputs[0].type.dims
+    per_row = prod(weight.shape[:4]) * x[3] * weight.itemsize // stride[0]
+    cut_rows = bands(height, max(per_row, 1), max(SCRATCH, 4 * per_row))
+    units = tuple((image, rows) for image in range(n) for rows in cut_rows)
+    return Scatter(name, weight, stride, offsets, x, units, epilogue, width)

@@ -1,0 +1,184 @@
+"""Winograd convolution F(m, 3) over BLAS, block by block (see `graphsr.ops.winograd` for the maths).
+
+For a block of T tiles, α = m + 2, each of the α² positions of a tile being one matrix product:
+
+    for each chunk of input channels c:
+        P[c, h, w]     = padded input pixels under the block
+        Q[i, j, c, t]  = P[c, m·row(t) + i, m·column(t) + j]          # overlapping tiles, gathered
+        H[i, y, c, t]  = Σ_j Bᵀ[y, j] Q[i, j, c, t]                   # α products [α, α] @ [α, c·T]
+        V[x, y, c, t]  = Σ_i Bᵀ[x, i] H[i, y, c, t]
+    M[x, y, o, t] = Σ_c U[x, y, o, c] V[x, y, c, t]                   # α² products [Co, Ci] @ [Ci, T]
+    for each chunk of output channels o:
+        Z[y, i, o, t]  = Σ_x Aᵀ[i, x] M[x, y, o, t]
+        Y[i, j, o, t]  = Σ_y Aᵀ[j, y] Z[y, i, o, t]
+        output[o, m·row(t) + i, m·column(t) + j] = epilogue(Y[i, j, o, t])
+
+The transforms are products with tiny matrices as well: BLAS runs them at several times the speed of the element-wise
+sums that they could be written as, because a ufunc pass is limited by memory. Chunks keep them in the cache.
+
+A NaN or infinity in the input reaches every output of the tiles that read it, a few pixels further than in the
+direct sum: the transforms mix all pixels of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from graphsr.ir import Node
+from graphsr.op import Array
+from graphsr.ops import Conv2d
+from graphsr.ops.winograd import R as TAPS
+from graphsr.ops.winograd import matrices
+
+from .numpy_kernel import Epilogue, Region, WeightCache, carve, cut, scratch_bytes, slices
+
+TILES = 128
+"""Tiles of a block. Enough for the products to run near full speed, few enough that V and M stay in the cache of one
+core for narrow layers (measured for 64 to 256 channels: flat from 64 to 256)."""
+CHUNK = 4096
+"""Channels times tiles that are transformed at once: α² times as many numbers, three times over, fit in 2 MB."""
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """A 3x3 convolution with stride 1, units = blocks of tiles of one image."""
+
+    m: int
+    weight: Array
+    """U[α, α, Co, Ci]"""
+    padding: tuple[int, int, int, int]
+    blocks: tuple[Region, ...]
+    """In tiles."""
+    epilogue: Epilogue
+
+    @property
+    def label(self) -> str:
+        block = self.blocks[0]
+        return f"winograd_f{self.m}, {block.height} tile rows x {block.width} tiles per block"
+
+    @property
+    def units(self) -> int:
+        return len(self.blocks)
+
+    @cached_property
+    def scratch(self) -> int:
+        tall = max(self.blocks, key=lambda block: block.area)
+        v, m = self._products(tall)
+        work = [scratch_bytes(self.weight.dtype, *shapes) for shapes in (self._input(tall), self._output(tall))]
+        plane = self._output(tall)[-1]
+        extra = self.epilogue.temporaries(int(np.prod(plane)) * self.weight.itemsize)
+        return scratch_bytes(self.weight.dtype, v, m) + max(work) + extra
+
+    def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
+        tiles = self.blocks[unit]
+        a, co, ci, t = len(self.weight), *self.weight.shape[2:], tiles.area
+        V, M, work = carve(scratch, output.dtype, *self._products(tiles))
+        self._transform_input(inputs[0][tiles.n], tiles, V, work)
+        np.matmul(self.weight.reshape(a * a, co, ci), V.reshape(a * a, ci, t), out=M.reshape(a * a, co, t))
+        self._transform_output(M, tiles, inputs, output, work)
+
+    def _transform_input(self, x: Array, tiles: Region, V: Array, work: Array) -> None:
+        """x[Ci, H, W] -> V[α, α, Ci, T]"""
+        BT = _transforms(self.m, x.dtype)[1]
+        for c in slices(len(x), self._channels(tiles)):
+            P, Q, H, _ = carve(work, x.dtype, *self._input(tiles, c.stop - c.start))
+            top, left = tiles.top * self.m - self.padding[0], tiles.left * self.m - self.padding[1]
+            copy_padded(x[c], P, top, left)
+            np.copyto(Q.reshape(*Q.shape[:2], *P.shape[:1], tiles.height, tiles.width), _windows(P, self.m))
+            np.matmul(BT, Q, out=H)
+            np.matmul(BT, H.swapaxes(0, 1), out=V[:, :, c].reshape(Q.shape).swapaxes(0, 1))
+
+    def _transform_output(self, M: Array, tiles: Region, inputs: Sequence[Array], output: Array, work: Array) -> None:
+        """M[α, α, Co, T] -> the pixels of these tiles in output[N, Co, Ho, Wo]"""
+        m, a = self.m, self.m + TAPS - 1
+        AT = _transforms(m, M.dtype)[0]
+        pixels = self._pixels(tiles, output)
+        for c in slices(M.shape[2], self._channels(tiles)):
+            channels = c.stop - c.start
+            Z, Y, plane, _ = carve(work, M.dtype, *self._output(tiles, channels))
+            np.matmul(AT, M[:, :, c].reshape(a, a, -1).swapaxes(0, 1), out=Z)
+            np.matmul(AT, Z.swapaxes(0, 1), out=Y)
+            tiled = plane.reshape(channels, tiles.height, m, tiles.width, m)
+            for i in range(m):
+                for j in range(m):
+                    tiled[:, :, i, :, j] = Y[i, j].reshape(channels, tiles.height, tiles.width)
+            self.epilogue.apply(plane[:, : pixels.height, : pixels.width], pixels.of(output, c), inputs, pixels, c)
+
+    def _pixels(self, tiles: Region, output: Array) -> Region:
+        """Where the tiles lie in the output; the last ones may reach over its edge."""
+        m, (height, width) = self.m, output.shape[2:]
+        return Region(
+            tiles.n, tiles.top * m, min(tiles.bottom * m, height), tiles.left * m, min(tiles.right * m, width)
+        )
+
+    def _channels(self, tiles: Region) -> int:
+        return max(1, CHUNK // tiles.area)
+
+    def _products(self, tiles: Region) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of V and M."""
+        a, co, ci = len(self.weight), *self.weight.shape[2:]
+        return (a, a, ci, tiles.area), (a, a, co, tiles.area)
+
+    def _input(self, tiles: Region, channels: int | None = None) -> tuple[tuple[int, ...], ...]:
+        """Shapes of P, Q and H for a chunk of channels (default: the largest)."""
+        a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[3])
+        return (c, tiles.height * m + 2, tiles.width * m + 2), (a, a, c * tiles.area), (a, a, c * tiles.area)
+
+    def _output(self, tiles: Region, channels: int | None = None) -> tuple[tuple[int, ...], ...]:
+        """Shapes of Z, Y and the plane of pixels for a chunk of channels (default: the largest)."""
+        a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[2])
+        return (a, m, c * tiles.area), (m, m, c * tiles.area), (c, tiles.height * m, tiles.width * m)
+
+
+def winograd_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCache) -> Winograd:
+    """The kernel of a node whose convolution chose `winograd_fm`; its weight is a constant."""
+    m = int(conv.algorithm[-1])
+    n, _, height, width = node.type.dims
+    weight = weights.get(node.inputs[1].value, conv.algorithm, lambda w: transform_weight(w, m))
+    blocks = cut(n, -(-height // m), -(-width // m), TILES)
+    return Winograd(m, weight, conv.padding, blocks, epilogue)
+
+
+def transform_weight(weight: Array, m: int) -> Array:
+    """U = G g Gᵀ for every pair of channels: weight[Co, Ci, 3, 3] -> U[α, α, Co, Ci], rounded once.
+
+    As one product, (G ⊗ G) · vec(g), in float64; a band of output channels at a time, for its memory.
+    """
+    G = matrices(m)[1]
+    co, ci = weight.shape[:2]
+    U = np.empty((len(G), len(G), co, ci), weight.dtype)
+    for c in slices(co, 16):
+        band = np.kron(G, G) @ weight[c].reshape(-1, TAPS * TAPS).T.astype(np.float64)
+        U[:, :, c] = band.reshape(len(G), len(G), -1, ci)
+    return U
+
+
+def copy_padded(x: Array, block: Array, top: int, left: int) -> None:
+    """block[c, i, j] = x[c, top + i, left + j], and zero outside x[C, H, W]."""
+    (_, height, width), (_, rows, columns) = x.shape, block.shape
+    r0, r1 = min(max(-top, 0), rows), max(min(height - top, rows), 0)
+    c0, c1 = min(max(-left, 0), columns), max(min(width - left, columns), 0)
+    block[:, :r0] = block[:, max(r1, r0) :] = 0
+    if r0 < r1:
+        block[:, r0:r1, :c0] = block[:, r0:r1, max(c1, c0) :] = 0
+        if c0 < c1:
+            block[:, r0:r1, c0:c1] = x[:, top + r0 : top + r1, left + c0 : left + c1]
+
+
+def _windows(P: Array, m: int) -> Array:
+    """The overlapping tiles of P[c, rows·m + 2, columns·m + 2] as a view [α, α, c, rows, columns]."""
+    (channels, height, width), (sc, sh, sw) = P.shape, P.strides
+    a = m + TAPS - 1
+    shape = (a, a, channels, (height - 2) // m, (width - 2) // m)
+    return np.lib.stride_tricks.as_strided(P, shape, (sh, sw, sc, m * sh, m * sw), writeable=False)
+
+
+def _transforms(m: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Aᵀ and Bᵀ in the dtype of the data."""
+    AT, _, BT = matrices(m)
+    return AT.astype(dtype), BT.astype(dtype)

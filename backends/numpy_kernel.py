@@ -1,0 +1,188 @@
+"""What the kernels of the numpy backend share: their form, how work is cut, scratch, and the epilogue of a block."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+from graphsr.ir import Node
+from graphsr.op import Array, Op
+from graphsr.ops import Conv2d, ConvTranspose2d, Fused, Relu
+
+from .plan import ALIGNMENT
+
+MIN_BLOCKS = 8
+"""Blocks that an image is cut into if they do not get too small, so that several threads have work."""
+
+
+class Kernel(Protocol):
+    """How one node is computed, cut into units that can run at the same time and in any order."""
+
+    @property
+    def label(self) -> str:
+        """What `explain()` says."""
+
+    @property
+    def units(self) -> int:
+        """How many pieces the work has. Never depends on the number of threads."""
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of working memory that each thread needs."""
+
+    def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
+        """Compute one piece of the output. Inputs and output are contiguous; `scratch` is uint8, aligned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Rows top..bottom−1 and columns left..right−1 of image n of a batch."""
+
+    n: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def area(self) -> int:
+        return self.height * self.width
+
+    def of(self, image: Array, channels: slice = slice(None)) -> Array:
+        """The view [C, height, width] of image[N, C, H, W]."""
+        return image[self.n, channels, self.top : self.bottom, self.left : self.right]
+
+
+def cut(batch: int, height: int, width: int, area: int) -> tuple[Region, ...]:
+    """Cover `batch` images by regions of at most `area` positions: whole rows, or parts of one row where a row is
+    longer. The cut of an image depends on its size only, so equal images give equal bits anywhere in a batch."""
+    if width > area:
+        segments = -(-width // area)
+        columns = [(k * width // segments, (k + 1) * width // segments) for k in range(segments)]
+        rows = [(r, r + 1) for r in range(height)]
+    else:
+        columns = [(0, width)]
+        rows = [(band.start, band.stop) for band in bands(height, width, area)]
+    return tuple(Region(n, *row, *column) for n in range(batch) for row in rows for column in columns)
+
+
+def bands(rows: int, size: int, most: int) -> list[slice]:
+    """Cut `rows` rows of `size` elements evenly into bands of at most `most` elements (but one row at least), and
+    into `MIN_BLOCKS` bands where these still have a quarter of that."""
+    smaller = max(-(-rows // MIN_BLOCKS), -(-most // (4 * max(size, 1))))
+    count = -(-rows // max(1, min(most // max(size, 1), smaller)))
+    return [slice(k * rows // count, (k + 1) * rows // count) for k in range(count)]
+
+
+def slices(size: int, step: int) -> Iterator[slice]:
+    """0..size in steps; the last one may be shorter."""
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def scratch_bytes(dtype: np.dtype[Any], *shapes: tuple[int, ...]) -> int:
+    """Bytes that `carve` takes for arrays of these shapes."""
+    return sum(-(-prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT for shape in shapes)
+
+
+def carve(scratch: Array, dtype: np.dtype[Any], *shapes: tuple[int, ...]) -> list[Array]:
+    """Arrays of these shapes side by side in the scratch, and the bytes that are left."""
+    arrays, start = [], 0
+    for shape in shapes:
+        arrays.append(scratch[start : start + prod(shape) * dtype.itemsize].view(dtype).reshape(shape))
+        start += scratch_bytes(dtype, shape)
+    return [*arrays, scratch[start:]]
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows the sum of a convolution: bias, α·y + β·r, activation. Applied to a block while it is in cache."""
+
+    bias: int | None = None
+    """Which input of the node is the bias [Co]; likewise the residual [N, Co, H, W]."""
+    residual: int | None = None
+    alpha: float = 1.0
+    beta: float = 1.0
+    activation: Op | None = None
+
+    def apply(self, source: Array, target: Array, inputs: Sequence[Array], region: Region, channels: slice) -> None:
+        """source [C, h, w] -> target, its place in the output (the same array: in place)."""
+        real = target.dtype.type
+        if self.bias is not None:
+            np.add(source, inputs[self.bias][channels, None, None], out=target)
+        elif source is not target:
+            np.copyto(target, source)
+        if self.residual is not None:
+            if self.alpha != 1:
+                np.multiply(target, real(self.alpha), out=target)
+            r = region.of(inputs[self.residual], channels)
+            np.add(target, r if self.beta == 1 else r * real(self.beta), out=target)
+        if self.activation is not None:
+            activate(self.activation, target, target)
+
+    def temporaries(self, nbytes: int) -> int:
+        """Bytes that `apply` allocates for a block of `nbytes`."""
+        scaled = self.residual is not None and self.beta != 1
+        return nbytes if scaled or not isinstance(self.activation, Relu | None) else 0
+
+
+def activate(activation: Op, source: Array, target: Array) -> None:
+    """target = activation(source); they may be the same array."""
+    match activation:
+        case Relu():
+            np.maximum(source, source.dtype.type(0), out=target)
+        case _:
+            np.copyto(target, activation.forward(source))
+
+
+def layer_of(node: Node) -> tuple[Op, Epilogue]:
+    """The op at the heart of a node, and its epilogue: of a fused op, or just the bias of a convolution."""
+    fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
+    arguments = len(node.inputs) - (fused.residual is not None)
+    has_bias = isinstance(fused.base, Conv2d | ConvTranspose2d) and arguments == 3
+    epilogue = Epilogue(
+        bias=2 if has_bias else None,
+        residual=arguments if fused.residual else None,
+        alpha=fused.residual.alpha if fused.residual else 1.0,
+        beta=fused.residual.beta if fused.residual else 1.0,
+        activation=fused.activation,
+    )
+    return fused.base, epilogue
+
+
+class WeightCache:
+    """Weights in the form that a kernel wants, made once and kept for as long as the weights themselves: shared by
+    the programs of all sizes and by all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[int, str], tuple[weakref.ref[Array], Array]] = {}
+
+    def get(self, weight: Array, form: str, make: Callable[[Array], Array]) -> Array:
+        """`make(weight)`, remembered under the identity of the array and the name of the form."""
+        key = (id(weight), form)
+        with self._lock:
+            known = self._made.get(key)
+            if known is None or known[0]() is not weight:
+                made = make(weight)
+                made.setflags(write=False)
+                known = (weakref.ref(weight, lambda _: self._made.pop(key, None)), made)
+                self._made[key] = known
+            return known[1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(made.nbytes for _, made in list(self._made.values()))
