@@ -42,8 +42,11 @@ class TensorType:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise GraphError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
-        if any(isinstance(n, int) and n < 0 for n in self.shape):
-            raise GraphError(f"negative size in {self}")
+        for n in self.shape:
+            if not isinstance(n, int | Dim) or isinstance(n, bool):
+                raise GraphError(f"size {n!r} in {self} is neither an integer nor an open size")
+            if isinstance(n, int) and n < 0:
+                raise GraphError(f"negative size in {self}")
 
     @property
     def rank(self) -> int:
@@ -110,6 +113,10 @@ class Const(Op):
         return self.value
 
 
+_MISTYPED = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What a type rule runs into when an attribute from a file has the wrong type or length."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """`op` applied to `inputs`. Typed on construction, so an ill-typed node cannot exist.
@@ -127,7 +134,7 @@ class Node:
     def __post_init__(self) -> None:
         try:
             type_ = self.op.infer(*(node.type for node in self.inputs))
-        except (GraphError, TypeError) as error:
+        except (GraphError, *_MISTYPED) as error:
             types = ", ".join(str(node.type) for node in self.inputs)
             raise GraphError(f"{self.where()}: {error}; inputs are ({types})") from error
         object.__setattr__(self, "type", type_)
@@ -253,12 +260,14 @@ class Graph:
             if len(shape) != node.type.rank:
                 raise ShapeError(f"input {node.name!r}: expected {node.type}, got shape {shape}")
             for expected, got in zip(node.type.shape, shape, strict=True):
-                want = substitute(expected, sizes)
-                if isinstance(want, Dim) and got > 0:
-                    sizes[str(want)] = got
-                elif want != got:
+                if isinstance(expected, Dim) and str(expected) in expected.symbols() and got > 0:
+                    sizes.setdefault(str(expected), got)
+        for node in self.inputs:
+            for expected, got in zip(node.type.shape, shapes[node.name], strict=True):
+                if substitute(expected, sizes) != got:
                     raise ShapeError(
-                        f"input {node.name!r}: expected {node.type}, got shape {shape}: {expected} cannot be {got}"
+                        f"input {node.name!r}: expected {node.type}, got shape {shapes[node.name]}: "
+                        f"{expected} cannot be {got}"
                     )
         return sizes
 
@@ -266,7 +275,8 @@ class Graph:
         """The same program computed in another floating-point type (constants and inputs converted)."""
 
         def convert(_: Node, new: Node) -> Node:
-            if isinstance(new.op, Input) and new.type.dtype in ("float32", "float64", "float16"):
+            given = new.type.dtype
+            if isinstance(new.op, Input) and given in ("float32", "float64", "float16") and given != dtype:
                 return replace_node(new, op=Input(TensorType(dtype, new.type.shape)))
             if new.is_const and new.value.dtype.kind == "f" and new.value.dtype.name != dtype:
                 return replace_node(new, op=Const(new.value.astype(dtype)))

@@ -105,9 +105,9 @@ def test_exact_division() -> None:
     assert (n * c * h * w) // (h * w) == n * c
     assert (6 * h * w) // (2 * w) == 3 * h
     assert 6 * h // h == 6
-    for wrong in (lambda: (n + h) // h, lambda: h // (h + 1), lambda: 3 * h // (2 * h), lambda: 8 // h):
+    for size, divisor in ((n + h, h), (h, h + 1), (3 * h, 2 * h), (8, h)):
         with pytest.raises(GraphError, match="cannot be divided"):
-            wrong()
+            size // divisor
     with pytest.raises(GraphError, match="must be positive"):
         h // 0
 
