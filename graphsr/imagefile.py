@@ -11,7 +11,9 @@ never cut: libraries that turn 16-bit colour into 8-bit or drop alpha do so with
 | JPEG | .jpg .jpeg | uint8; grey, RGB | Pillow |
 | BMP | .bmp | uint8; grey, RGB | Pillow |
 
-Pillow and tifffile come with `pip install 'graphsr[image]'` and are imported when a file needs them.
+Pillow and tifffile come with `pip install 'graphsr[image]'` and are imported when a file needs them. Pillow refuses
+WebP (and TIFF in codecs of libtiff) of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels.
+XMP, IPTC and text are not carried over.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class ImageFile:
     `icc`: the ICC profile. `exif`: the EXIF block, without the "Exif\\0\\0" that JPEG puts before it; its
     orientation is 1. `dpi`: pixels per inch, horizontal and vertical.
     `format`: "PNG", "TIFF", "JPEG", "WEBP" or "BMP". `lossless`: False when the file's coding had lost something.
+    `png_colour`: the chunks cICP, gAMA, cHRM and sRGB as they stand in a PNG; no other format has a place for them.
 
     Raises `ImageError` for other pixels.
     """
@@ -52,6 +55,7 @@ class ImageFile:
     dpi: tuple[float, float] | None = None
     format: str = "PNG"
     lossless: bool = True
+    png_colour: bytes = b""
 
     def __post_init__(self) -> None:
         shape, dtype = self.pixels.shape, self.pixels.dtype
@@ -189,7 +193,7 @@ def _codec(name: str, verb: str) -> Callable[..., Any]:
         module = import_module(_FORMATS[name].module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{name} files need {error.name}, which is not installed: pip install 'graphsr[image]'"
+            f"{name} files need the module {error.name}, which is not installed: pip install 'graphsr[image]'"
         ) from error
     function: Callable[..., Any] = getattr(module, f"{verb}_{name.lower()}")
     return function

@@ -31,6 +31,7 @@ _DEPTHS = {_GREY: (1, 2, 4, 8, 16), _RGB: (8, 16), _PALETTE: (1, 2, 4, 8), _GREY
 _COLOUR_TYPE = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}  # by number of channels
 
 _KEPT = (b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"pHYs")
+_COLOUR = (b"cICP", b"gAMA", b"cHRM", b"sRGB")  # colour spaces said otherwise than by a profile
 _MAX_SIDE = 1_000_000  # libpng's limit too; unfiltering takes a step per row and column
 _MAX_ICC = 16 << 20
 _INCH = 0.0254  # metres
@@ -74,11 +75,14 @@ def read_png(file: BinaryIO, max_pixels: int) -> ImageFile:
         raise ImageError(f"{header.width}x{header.height} pixels; sides of more than {_MAX_SIDE} are not read")
     image_data: list[bytes] = []
     kept: dict[bytes, bytes] = {}
+    colour = b""
     for kind, data in chunks:
         if kind == b"IDAT":
             image_data.append(data)
         elif kind in _KEPT:
             kept.setdefault(kind, data)
+        elif kind in _COLOUR:
+            colour += _chunk(kind, data)
         elif kind == b"acTL":
             raise ImageError("an animated PNG; extract the pictures and process them one by one")
         elif not kind[0] & 0x20 and kind != b"IEND":  # upper case: no decoder may skip it
@@ -94,6 +98,7 @@ def read_png(file: BinaryIO, max_pixels: int) -> ImageFile:
         exif=kept.get(b"eXIf"),
         dpi=_dpi(kept.get(b"pHYs")),
         format="PNG",
+        png_colour=colour,
     )
 
 
@@ -168,14 +173,10 @@ def _samples_by_pillow(header: _Header, image_data: list[bytes]) -> Pixels | Non
         from PIL.PngImagePlugin import PngImageFile
     except ImportError:
         return None
-    bare = io.BytesIO()
-    bare.write(_SIGNATURE)
-    _put(bare, b"IHDR", header.packed())
-    for data in image_data:
-        _put(bare, b"IDAT", data)
-    _put(bare, b"IEND", b"")
-    bare.seek(0)
-    return np.asarray(PngImageFile(bare)).reshape(header.height, header.width, _CHANNELS[header.colour])
+    chunks = [(b"IHDR", header.packed()), *((b"IDAT", data) for data in image_data), (b"IEND", b"")]
+    bare = _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)
+    samples = np.asarray(PngImageFile(io.BytesIO(bare)))
+    return samples.reshape(header.height, header.width, _CHANNELS[header.colour])
 
 
 def _expand(header: _Header, samples: Pixels, palette: bytes | None, transparent: bytes | None) -> Pixels:
@@ -234,16 +235,18 @@ def write_png(file: BinaryIO, image: ImageFile) -> None:
     height, width = image.pixels.shape[:2]
     depth = 8 * image.pixels.dtype.itemsize
     file.write(_SIGNATURE)
-    _put(file, b"IHDR", _Header(width, height, depth, _COLOUR_TYPE[image.channels], interlaced=False).packed())
+    header = _Header(width, height, depth, _COLOUR_TYPE[image.channels], interlaced=False)
+    file.write(_chunk(b"IHDR", header.packed()))
+    file.write(image.png_colour)
     if image.icc is not None:
-        _put(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc))
+        file.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc)))
     if image.dpi is not None:
-        _put(file, b"pHYs", struct.pack(">IIB", *(round(value / _INCH) for value in image.dpi), 1))
+        file.write(_chunk(b"pHYs", struct.pack(">IIB", *(round(value / _INCH) for value in image.dpi), 1)))
     if image.exif is not None:
-        _put(file, b"eXIf", image.exif)
+        file.write(_chunk(b"eXIf", image.exif))
     for data in _compressed(image.pixels, image.channels):
-        _put(file, b"IDAT", data)
-    _put(file, b"IEND", b"")
+        file.write(_chunk(b"IDAT", data))
+    file.write(_chunk(b"IEND", b""))
 
 
 def _compressed(pixels: Pixels, channels: int) -> Iterator[bytes]:
@@ -263,6 +266,5 @@ def _compressed(pixels: Pixels, channels: int) -> Iterator[bytes]:
     yield stream.flush()
 
 
-def _put(file: BinaryIO, kind: bytes, data: bytes) -> None:
-    file.write(struct.pack(">I", len(data)) + kind + data)
-    file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))

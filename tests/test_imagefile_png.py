@@ -153,6 +153,15 @@ def test_image_data_in_pieces_and_unknown_chunks() -> None:
     assert decode(png_of(*GOOD) + b"appended by someone").tolist() == [[7, 8]]
 
 
+def test_colour_spaces_without_a_profile_are_kept() -> None:
+    colour = chunk(b"gAMA", struct.pack(">I", 100000)) + chunk(b"cICP", b"\x09\x10\0\1")
+    image = read_png(io.BytesIO(png_of(header(2, 1), colour, GOOD[1])), LIMIT)
+    buffer = io.BytesIO()
+    write_png(buffer, image)
+    assert colour in buffer.getvalue()
+    assert read_png(buffer, LIMIT).png_colour == colour
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
