@@ -1,9 +1,32 @@
 """All ops, one family per file. Importing this package fills `graphsr.op.OPS`."""
 
-from graphsr.ops.activation import Activation, Relu
+from graphsr.ops.activation import (
+    Activation,
+    Elliot,
+    Elu,
+    HardTan,
+    Leaky,
+    LhTan,
+    Linear,
+    Loggy,
+    Logistic,
+    Plse,
+    Ramp,
+    Relie,
+    Relu,
+    Selu,
+    SoftPlus,
+    SoftSign,
+    Stair,
+    SymmElliot,
+    Tanh,
+)
+from graphsr.ops.activation_modern import Clip, Gelu, HardSigmoid, HardSwish, Mish, PRelu, Relu6, Silu
 from graphsr.ops.conv import Conv2d, ConvTranspose2d
-from graphsr.ops.elementwise import Shortcut
+from graphsr.ops.dense import Dense
+from graphsr.ops.elementwise import Add, Div, Mul, Shortcut, Sub
 from graphsr.ops.fused import Fused
+from graphsr.ops.norm import BatchNorm, BatchNormTrain, Softmax, WeightNorm
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
 from graphsr.ops.reduce import ReduceMax, ReduceMean, ReduceSum
@@ -12,25 +35,59 @@ from graphsr.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose
 
 __all__ = [
     "Activation",
+    "Add",
     "AvgPool2d",
+    "BatchNorm",
+    "BatchNormTrain",
+    "Clip",
     "Concat",
     "Conv2d",
     "ConvTranspose2d",
+    "Dense",
     "DepthToSpace",
+    "Div",
+    "Elliot",
+    "Elu",
     "Fused",
+    "Gelu",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSwish",
+    "HardTan",
+    "Leaky",
+    "LhTan",
+    "Linear",
+    "Loggy",
+    "Logistic",
     "MaxPool2d",
+    "Mish",
+    "Mul",
+    "PRelu",
     "Pad",
+    "Plse",
+    "Ramp",
     "ReduceMax",
     "ReduceMean",
     "ReduceSum",
+    "Relie",
     "Relu",
+    "Relu6",
     "Reshape",
     "Resize",
+    "Selu",
     "Shortcut",
+    "Silu",
     "Slice",
+    "SoftPlus",
+    "SoftSign",
+    "Softmax",
     "SpaceToDepth",
     "Split",
+    "Stair",
+    "Sub",
+    "SymmElliot",
+    "Tanh",
     "Transpose",
+    "WeightNorm",
 ]

@@ -34,6 +34,8 @@ class MaxPool2d(Op):
     >>> MaxPool2d(kernel=(2, 2), stride=(2, 2), ceil_mode=True).forward(x)
     array([[[[4., 5.],
              [7., 8.]]]])
+    >>> MaxPool2d(kernel=(1, 2)).forward(np.array([[[[1.0, np.nan, 2.0, 3.0]]]]))
+    array([[[[nan, nan,  3.]]]])
     """
 
     kernel: tuple[int, int]
@@ -173,6 +175,10 @@ Pool: TypeAlias = "MaxPool2d | AvgPool2d"
 def _infer(pool: Pool, x: TensorType) -> TensorType:
     expect_rank("input", x, 4)
     expect_float(x)
+    lengths = tuple(map(len, (pool.kernel, pool.stride, pool.dilation, pool.padding)))
+    expect(
+        lengths == (2, 2, 2, 4), f"kernel, stride and dilation are (h, w), padding (top, left, bottom, right): {pool}"
+    )
     expect(min(pool.kernel) >= 1, f"kernel {pool.kernel} must be at least 1")
     expect(min(pool.stride) >= 1, f"stride {pool.stride} must be at least 1")
     expect(min(pool.dilation) >= 1, f"dilation {pool.dilation} must be at least 1")

@@ -18,12 +18,12 @@ from graphsr.testing import Case
 def resize(case: Case) -> Array:
     op, (x,) = case.op, case.inputs
     assert isinstance(op, Resize)
-    mode = torch_mode(op, x.shape[2:])
+    mode = torch_mode(op, case.forward().shape[3])
     return by_pixels(op, x) if mode is None else by_torch(op, x, mode)
 
 
-def torch_mode(op: Resize, size: tuple[int, ...]) -> str | None:
-    """PyTorch's name for this kind of resizing, None where it has none."""
+def torch_mode(op: Resize, width: int) -> str | None:
+    """PyTorch's name for this kind of resizing to this width, None where it has none."""
     whole = op.size is None and all(s.is_integer() for s in op.scale)
     match op.mode, op.coordinates, op.rounding:
         # PyTorch finds the nearest pixel in float32, which is safe for whole scales only
@@ -31,6 +31,8 @@ def torch_mode(op: Resize, size: tuple[int, ...]) -> str | None:
             return "nearest"
         case "nearest", "half_pixel", "round_prefer_ceil" if whole:
             return "nearest-exact"
+    if op.antialias and width == 1:
+        return None  # PyTorch 2.13 fills the column with its first pixel (interpolate on the CPU)
     aligned = op.coordinates == "align_corners" and (whole or op.size is not None) and not op.antialias
     if op.mode == "nearest" or op.antialias != op.exclude_outside or not (aligned or op.coordinates == "half_pixel"):
         return None
