@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import math
 import struct
 import zlib
@@ -23,7 +24,7 @@ from graphsr.imagefile import ImageFile, refuse_large
 
 Pixels = npt.NDArray[Any]
 
-_NONE, _DEFLATE = 1, (8, 32946)  # values of the tag Compression
+_NONE, _JPEG, _DEFLATE = 1, (6, 7), (8, 32946)  # values of the tag Compression
 _LOSSLESS = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000}  # none, fax, LZW, deflate, PackBits, LZMA, Zstandard
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6  # values of PhotometricInterpretation
 _SAMPLES = {_MIN_IS_WHITE: (1,), _MIN_IS_BLACK: (1, 2), _RGB: (3, 4), _PALETTE: (1,), _YCBCR: (3,)}
@@ -31,6 +32,7 @@ _PREMULTIPLIED = 1  # value of ExtraSamples
 _REDUCED = 1  # bit of NewSubfileType: a thumbnail
 _LONG = 4  # field type
 _CLASSIC_LIMIT = (1 << 32) - (1 << 25)  # bytes of pixels that offsets of 32 bits surely reach
+_MAX_PAGES = 100
 _PIECE = 1 << 16  # bytes inflated at a time while a strip is measured
 
 _DESCRIPTION = 0x010E
@@ -66,21 +68,23 @@ def read_tiff(file: BinaryIO, max_pixels: int) -> ImageFile:
 
 
 def _only_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
-    pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and not page.subfiletype & _REDUCED]
-    hidden = (tiff.imagej_metadata or {}).get("images", 1) if tiff.is_imagej else 1
-    if tiff.is_shaped and any(shape.get("truncated") for shape in tiff.shaped_metadata or ()):
-        hidden = 2  # tifffile's own way of several images behind one directory
-    if len(pages) != 1 or hidden != 1:
-        raise ImageError(
-            f"a TIFF of {max(len(pages), hidden)} pages, expected one; split it (tiffsplit, ImageMagick) first"
-        )
+    """The page that is no thumbnail; refuse files with several, as the others would be lost."""
+    some = itertools.islice(tiff.pages, _MAX_PAGES)  # a hostile chain of directories can be long
+    pages = [page for page in some if isinstance(page, tifffile.TiffPage) and not page.subfiletype & _REDUCED]
+    hidden = tiff.is_imagej and (tiff.imagej_metadata or {}).get("images", 1) != 1
+    if tiff.is_shaped:  # written by tifffile, which can put several images behind one directory too
+        hidden |= any(shape.get("truncated") for shape in tiff.shaped_metadata or ())
+    if len(pages) > 1 or hidden:
+        raise ImageError("a TIFF of several pages, expected one; split it (tiffsplit, ImageMagick) first")
+    if not pages:
+        raise ImageError("a TIFF of thumbnails alone, expected one full page")
     return pages[0]
 
 
 def _refuse_kind(page: tifffile.TiffPage) -> None:
-    """Refuse what is no plain picture, in the words of the tags."""
+    """Refuse what is no plain picture, in the words of the tags. YCbCr is one in JPEG, whose decoders give RGB."""
     photometric, samples, bits = int(page.photometric), page.samplesperpixel, page.bitspersample
-    if samples not in _SAMPLES.get(photometric, ()):
+    if samples not in _SAMPLES.get(photometric, ()) or (photometric == _YCBCR and page.compression not in _JPEG):
         name = getattr(page.photometric, "name", str(photometric))
         raise ImageError(
             f"a TIFF with {samples} samples per pixel in {name} colours, expected grey, RGB or a palette with at "

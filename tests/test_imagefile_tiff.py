@@ -133,6 +133,9 @@ def test_fax_and_jpeg(tmp_path: Path) -> None:
     mask = Image.fromarray(ramp()).convert("1")
     mask.save(tmp_path / "fax.tif", compression="group4")
     np.testing.assert_array_equal(read_image(tmp_path / "fax.tif").pixels, np.asarray(mask.convert("L")))
+    colour = np.full((32, 32, 3), (200, 100, 50), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / "jpeg.tif", compression="jpeg", quality=95)
+    assert np.abs(read_image(tmp_path / "jpeg.tif").pixels.astype(int) - colour).max() <= 2
     grey = np.full((32, 32), 100, dtype=np.uint8)
     Image.fromarray(grey).save(tmp_path / "jpeg.tif", compression="jpeg")
     result = read_image(tmp_path / "jpeg.tif")
@@ -171,13 +174,15 @@ def test_16_bit_in_a_codec_that_is_not_there_names_the_package(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("pixels", "options", "message"),
     [
-        (np.zeros((5, 8, 8), "u1"), {}, "a TIFF of 5 pages"),
-        (np.zeros((5, 8, 8), "u1"), {"truncate": True}, "a TIFF of 2 pages"),
-        (np.zeros((3, 8, 8), "u1"), {"imagej": True, "truncate": True}, "a TIFF of 3 pages"),
+        (np.zeros((5, 8, 8), "u1"), {}, "a TIFF of several pages"),
+        (np.zeros((5, 8, 8), "u1"), {"truncate": True}, "a TIFF of several pages"),
+        (np.zeros((3, 8, 8), "u1"), {"imagej": True, "truncate": True}, "a TIFF of several pages"),
         (np.zeros((8, 8), "i2"), {}, "16-bit samples of type int16"),
         (np.zeros((8, 8), "u4"), {}, "32-bit samples of type uint32"),
         (np.zeros((8, 8), "f8"), {}, "64-bit samples of type float64"),
         (np.zeros((8, 8, 3), "u1"), {"photometric": "cielab"}, "CIELAB"),
+        (np.zeros((8, 8, 3), "u1"), {"photometric": "ycbcr"}, "YCBCR"),
+        (np.zeros((120, 8, 8), "u1"), {"subfiletype": 1}, "thumbnails alone"),
         (np.zeros((8, 8, 6), "u1"), {"photometric": "rgb", "planarconfig": "contig"}, "6 samples"),
         (np.zeros((16, 64, 64), "u1"), {"volumetric": True, "tile": (16, 16, 16)}, "depth 16"),
     ],
