@@ -23,10 +23,10 @@ from graphsr.ops.activation import (
 )
 from graphsr.ops.activation_modern import Clip, Gelu, HardSigmoid, HardSwish, Mish, PRelu, Relu6, Silu
 from graphsr.ops.conv import Conv2d, ConvTranspose2d
-from graphsr.ops.dense import Dense
+from graphsr.ops.dense import Dense, Softmax
 from graphsr.ops.elementwise import Add, Div, Mul, Shortcut, Sub
 from graphsr.ops.fused import Fused
-from graphsr.ops.norm import BatchNorm, BatchNormTrain, Softmax, WeightNorm
+from graphsr.ops.norm import BatchNorm, BatchNormTrain, WeightNorm
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
 from graphsr.ops.reduce import ReduceMax, ReduceMean, ReduceSum
