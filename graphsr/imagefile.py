@@ -107,9 +107,9 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS) -
     checked in the header, before memory is taken. `MissingExtraError` names what to install.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise ImageError(f"{path}: not a regular file")
     try:
+        if path.exists() and not path.is_file():
+            raise ImageError("not a regular file")  # opening a pipe would wait for ever
         with path.open("rb") as file:
             return _upright(_decoded(file, max_pixels))
     except ImageError as error:
@@ -141,6 +141,8 @@ def write_image(path: str | os.PathLike[str], image: ImageFile) -> None:
         raise ImageError(f"{path}: {error}") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except Exception as error:  # what the libraries raise for values out of range: a profile of 17 MB, infinite dpi
+        raise ImageError(f"{path}: cannot be encoded as {name} ({type(error).__name__}: {error})") from error
 
 
 def refuse_large(width: int, height: int, max_pixels: int) -> None:

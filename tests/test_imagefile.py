@@ -224,6 +224,8 @@ def test_loss_is_refused(tmp_path: Path, suffix: str, dtype: str, channels: int,
         (ImageFile(np.zeros((2, 2), "u1"), exif=camera_block(1) + bytes(1 << 16)), ".jpg", "EXIF block has"),
         (ImageFile(np.zeros((2, 2), "u1"), icc=bytes(16) + b"GRAY"), ".webp", "grey ICC profile"),
         (ImageFile(np.zeros((2, 2), "u1"), exif=b"nonsense"), ".png", "no TIFF header"),
+        (ImageFile(np.zeros((2, 2), "u1"), dpi=(float("inf"), 1)), ".png", "cannot be encoded as PNG"),
+        (ImageFile(np.zeros((2, 2), "u1"), icc=bytes(17 << 20)), ".jpg", "cannot be encoded as JPEG"),
     ],
 )
 def test_limits_of_the_formats_are_named(tmp_path: Path, image: ImageFile, suffix: str, message: str) -> None:
@@ -280,7 +282,12 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    for name, message in (("absent.png", "No such file"), ("pipe.png", "not a regular file"), ("", "not a regular")):
+    for name, message in (
+        ("absent.png", "No such file"),
+        ("pipe.png", "not a regular file"),
+        ("", "not a regular"),
+        ("x" * 300, "too long"),
+    ):
         with pytest.raises(ImageError, match=message):
             read_image(tmp_path / name)
 
