@@ -16,19 +16,19 @@ from graphsr.atomic import atomic_path
 from graphsr.backend import backends as installed_backends
 from graphsr.backend import get_backend
 from graphsr.cli import OK, SOME_FAILED, UsageError
-from graphsr.errors import GraphsrError, ImageError, MissingExtraError
+from graphsr.errors import GraphsrError, ImageError, MissingExtraError, ModelError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
-from graphsr.loading import load, save
+from graphsr.loading import embedded, load, save
 from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.upscaling import Upscaler
 
-OVERRIDES = ("res_scale", "input_range", "mean", "shuffle", "scale")
+OVERRIDES = ("res_scale", "input_range", "mean", "shuffle")
 
 
 def upscale(options: argparse.Namespace) -> int:
     """`graphsr upscale INPUT... [-o OUT]`"""
-    model = _load_upscaler(options)
+    model = _load(options.model or _default_model(options.scale), options)
     upscaler = Upscaler(model, backend=options.backend or DEFAULT_BACKEND, threads=options.threads)
     jobs = plan_outputs([Path(name) for name in options.input], options.output, upscaler.scale)
     failed = 0
@@ -91,7 +91,7 @@ def plan_outputs(inputs: list[Path], output: str | None, scale: int) -> list[tup
 
 def info(options: argparse.Namespace) -> int:
     """`graphsr info MODEL`"""
-    model = load(options.model, **_overrides(options))
+    model = _load(options.model, options)
     if options.svg:
         with atomic_path(Path(options.svg)) as path:
             path.write_text(model.graph._repr_html_(), encoding="utf-8")
@@ -124,7 +124,7 @@ def convert(options: argparse.Namespace) -> int:
     """`graphsr convert IN OUT`"""
     if Path(options.target).suffix != ".safetensors":
         raise UsageError(f"the output is a safetensors file: expected NAME.safetensors, got {options.target}")
-    model = load(options.source, **_overrides(options))
+    model = _load(options.source, options)
     for text in model.assumptions:
         print(f"assumed: {text}", file=sys.stderr)
     save(model, options.target, dtype="float16" if options.float16 else "float32")
@@ -199,11 +199,22 @@ def progress(total: int) -> Iterator[Any]:
         print(file=sys.stderr)
 
 
-def _load_upscaler(options: argparse.Namespace) -> Model:
-    """The model that `-m` and `-s` ask for."""
-    if options.model is None:
-        return load("wdsr-x4" if options.scale == 4 else "wdsr-x2", **_overrides(options))
-    return load(options.model, **_overrides(options))
+def _load(name: str, options: argparse.Namespace) -> Model:
+    """The model of that name at the scale that `-s` asks for; `UsageError` when it has no such scale."""
+    model = load(name, **_overrides(options))
+    if options.scale in (None, model.scale):
+        return model
+    try:  # a file that holds several scales takes the option, the others refuse it
+        return load(name, **_overrides(options), scale=options.scale)
+    except ModelError as error:
+        raise UsageError(f"{name} enlarges by {model.scale}, not by {options.scale}: {error}") from error
+
+
+def _default_model(scale: int | None) -> str:
+    name = f"wdsr-x{scale or 2}"
+    if name not in embedded():
+        raise UsageError(f"no embedded model enlarges by {scale}: there are {', '.join(embedded())}; name one with -m")
+    return name
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
