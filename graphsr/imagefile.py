@@ -141,7 +141,7 @@ def write_image(path: str | os.PathLike[str], image: ImageFile) -> None:
         raise ImageError(f"{path}: {error}") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except Exception as error:  # what the libraries raise for values out of range: a profile of 17 MB, infinite dpi
+    except Exception as error:  # what the libraries raise for values out of range, such as infinite dpi
         raise ImageError(f"{path}: cannot be encoded as {name} ({type(error).__name__}: {error})") from error
 
 

@@ -29,6 +29,7 @@ _EXIF_MARK = b"Exif\0\0"
 _QUALITY = 95  # of lossy output
 _JPEG_SIDE, _WEBP_SIDE = 65500, 16383  # the largest that the encoders take
 _JPEG_EXIF = 65533 - len(_EXIF_MARK)  # what fits in one APP1 segment
+_JPEG_ICC = 255 * 65519  # what fits in the 255 APP2 segments that can be numbered
 
 
 def read_jpeg(file: BinaryIO, max_pixels: int) -> ImageFile:
@@ -128,8 +129,9 @@ def _dpi(value: Any) -> tuple[float, float] | None:
 def write_jpeg(file: BinaryIO, image: ImageFile) -> None:
     """Quality 95, 4:4:4: at lower settings the codec visibly undoes what the network has added."""
     _refuse_side(image, "JPEG", _JPEG_SIDE)
-    if image.exif is not None and len(image.exif) > _JPEG_EXIF:
-        raise ImageError(f"the EXIF block has {len(image.exif)} bytes, JPEG takes {_JPEG_EXIF}; write .png or .webp")
+    for name, block, limit in (("EXIF block", image.exif, _JPEG_EXIF), ("ICC profile", image.icc, _JPEG_ICC)):
+        if block is not None and len(block) > limit:
+            raise ImageError(f"the {name} has {len(block)} bytes, JPEG takes {limit}; write .png or .webp")
     options: dict[str, Any] = {"quality": _QUALITY, "subsampling": 0}
     if image.icc is not None:
         options["icc_profile"] = image.icc
