@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,7 @@ from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvTranspose2d
 
-from .blas_winograd import copy_padded
-from .numpy_kernel import Epilogue, Region, WeightCache, bands, carve, cut, scratch_bytes, slices
+from .numpy_kernel import Epilogue, Region, WeightCache, bands, carve, copy_padded, cut, scratch_bytes, slices, windows
 
 PIXELS = 512
 """Output pixels of an im2col block: below, BLAS spends its time on packing the weights (measured)."""
@@ -41,7 +41,7 @@ class Im2col:
     """Shape of the weight, [Co, Cig, Kh, Kw]."""
     blocks: tuple[Region, ...]
     epilogue: Epilogue
-    itemsize: int
+    dtype: np.dtype[Any]
 
     @property
     def label(self) -> str:
@@ -55,9 +55,14 @@ class Im2col:
 
     @cached_property
     def scratch(self) -> int:
-        area = max(block.area for block in self.blocks)
-        columns = 0 if self._is_pointwise else self.conv.groups * prod(self.kernel[1:]) * area * self.itemsize
-        return columns + self.epilogue.temporaries(self.kernel[0] * area * self.itemsize)
+        co, cig, *kernel = self.kernel
+        tall = max(self.blocks, key=lambda block: block.area)
+        extra = self.epilogue.temporaries(co * tall.area * self.dtype.itemsize)
+        if self._is_pointwise:
+            return extra
+        ci, count = cig * self.conv.groups, (tall.height, tall.width)
+        window = (ci, *under(self.conv, (kernel[0], kernel[1]), count))
+        return scratch_bytes(self.dtype, (ci, *kernel, *count), window) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         block, groups = self.blocks[unit], self.conv.groups
@@ -74,24 +79,25 @@ class Im2col:
 
     def _columns(self, x: Array, block: Region, scratch: Array) -> Array:
         """columns[c, i, j, r, q] = x[c, s·r + d·i − p_top, s·q + d·j − p_left], zero outside x[C, H, W]."""
-        kh, kw = self.kernel[2:]
-        columns, _ = carve(scratch, x.dtype, (len(x), kh, kw, block.height, block.width))
-        (sh, sw), (dh, dw), (top, left) = self.conv.stride, self.conv.dilation, self.conv.padding[:2]
-        for i in range(kh):
-            rows = within(block.top, block.bottom, sh, dh * i - top, x.shape[1])
-            for j in range(kw):
-                places = within(block.left, block.right, sw, dw * j - left, x.shape[2])
-                to_rows, to_columns = rows.shifted(block.top), places.shifted(block.left)
-                tap = columns[:, i, j]
-                tap[:, : to_rows.start] = tap[:, to_rows.stop :] = 0
-                tap[:, to_rows, : to_columns.start] = tap[:, to_rows, to_columns.stop :] = 0
-                tap[:, to_rows, to_columns] = x[:, rows.source, places.source]
+        kernel, count = self.kernel[2:], (block.height, block.width)
+        columns, window, _ = carve(
+            scratch, x.dtype, (len(x), *kernel, *count), (len(x), *under(self.conv, kernel, count))
+        )
+        (sh, sw), (top, left) = self.conv.stride, self.conv.padding[:2]
+        copy_padded(x, window, block.top * sh - top, block.left * sw - left)
+        np.copyto(columns, windows(window, kernel, count, self.conv.stride, self.conv.dilation))
         return columns
 
     @property
     def _is_pointwise(self) -> bool:
         conv = self.conv
         return self.kernel[2:] == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0, 0, 0)
+
+
+def under(conv: Conv2d, kernel: tuple[int, int], count: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the input under a block of `count` outputs."""
+    height, width = ((count[a] - 1) * conv.stride[a] + (kernel[a] - 1) * conv.dilation[a] + 1 for a in (0, 1))
+    return height, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +206,11 @@ class Depthwise:
     """y[c, block] = Σ_i Σ_j weight[c, i, j] · x[c, shifted block], Co = Ci = groups; units = bands of an image."""
 
     conv: Conv2d
+    channels: int
     kernel: tuple[int, int]
     blocks: tuple[Region, ...]
     epilogue: Epilogue
-    itemsize: int
+    dtype: np.dtype[Any]
 
     @property
     def label(self) -> str:
@@ -216,39 +223,31 @@ class Depthwise:
     @cached_property
     def scratch(self) -> int:
         tall = max(self.blocks, key=lambda block: block.area)
-        c = self._channels(tall)
-        bytes_ = self.itemsize * (c * prod(self._window(tall)) + c * tall.area)
-        return bytes_ + 128 + self.epilogue.temporaries(self.itemsize * c * tall.area)
+        c = min(self._channels(tall), self.channels)
+        extra = self.epilogue.temporaries(self.dtype.itemsize * c * tall.area)
+        return scratch_bytes(self.dtype, *self._shapes(tall, c)) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
-        block, (kh, kw) = self.blocks[unit], self.kernel
-        x, weight = inputs[:2]
-        (sh, sw), (dh, dw), (top, left) = self.conv.stride, self.conv.dilation, self.conv.padding[:2]
+        block, (x, weight) = self.blocks[unit], inputs[:2]
+        (sh, sw), (top, left) = self.conv.stride, self.conv.padding[:2]
         for c in slices(x.shape[1], self._channels(block)):
-            count = c.stop - c.start
-            window, product, _ = carve(
-                scratch, x.dtype, (count, *self._window(block)), (count, block.height, block.width)
-            )
+            window, product, _ = carve(scratch, x.dtype, *self._shapes(block, c.stop - c.start))
             copy_padded(x[block.n, c], window, block.top * sh - top, block.left * sw - left)
+            taps = windows(window, self.kernel, (block.height, block.width), self.conv.stride, self.conv.dilation)
             y = block.of(output, c)
-            for i in range(kh):
-                for j in range(kw):
-                    rows = slice(i * dh, i * dh + (block.height - 1) * sh + 1, sh)
-                    columns = slice(j * dw, j * dw + (block.width - 1) * sw + 1, sw)
-                    first = i == j == 0
-                    factor = weight[c, 0, i, j, None, None]
-                    np.multiply(window[:, rows, columns], factor, out=y if first else product)
-                    if not first:
-                        np.add(y, product, out=y)
+            np.multiply(taps[:, 0, 0], weight[c, 0, 0, 0, None, None], out=y)
+            for i, j in list(np.ndindex(*self.kernel))[1:]:
+                np.multiply(taps[:, i, j], weight[c, 0, i, j, None, None], out=product)
+                np.add(y, product, out=y)
             self.epilogue.apply(y, y, inputs, block, c)
 
     def _channels(self, block: Region) -> int:
         return max(1, CACHE // block.area)
 
-    def _window(self, block: Region) -> tuple[int, int]:
-        """Height and width of the input under a block."""
-        (sh, sw), (dh, dw), (kh, kw) = self.conv.stride, self.conv.dilation, self.kernel
-        return (block.height - 1) * sh + (kh - 1) * dh + 1, (block.width - 1) * sw + (kw - 1) * dw + 1
+    def _shapes(self, block: Region, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the padded input under a block, and of one product."""
+        count = (block.height, block.width)
+        return (channels, *under(self.conv, self.kernel, count)), (channels, *count)
 
 
 def conv_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCache) -> Im2col | Depthwise | Scatter:
@@ -256,9 +255,9 @@ def conv_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCac
     n, co, height, width = node.type.dims
     weight = node.inputs[1]
     _, cig, kh, kw = weight.type.dims
-    itemsize = np.dtype(node.type.dtype).itemsize
+    dtype = np.dtype(node.type.dtype)
     if conv.algorithm == "direct" and cig == 1 and conv.groups == co:
-        return Depthwise(conv, (kh, kw), cut(n, height, width, CACHE // 4), epilogue, itemsize)
+        return Depthwise(conv, co, (kh, kw), cut(n, height, width, CACHE // 4), epilogue, dtype)
     if _kn2row_wins(conv, node):
         top, left = conv.padding[:2]
         form = weights.get(weight.value, "kn2row", lambda w: np.ascontiguousarray(w.transpose(2, 3, 0, 1)[None]))
@@ -267,8 +266,8 @@ def conv_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCac
             tuple(left - conv.dilation[1] * j for j in range(kw)),
         )
         return _scatter("kn2row", node, form, (1, 1), offsets, epilogue)
-    area = max(1, min(PIXELS, SCRATCH // (conv.groups * cig * kh * kw * itemsize)))
-    return Im2col(conv, (co, cig, kh, kw), cut(n, height, width, area), epilogue, itemsize)
+    area = max(1, min(PIXELS, SCRATCH // (conv.groups * cig * kh * kw * dtype.itemsize)))
+    return Im2col(conv, (co, cig, kh, kw), cut(n, height, width, area), epilogue, dtype)
 
 
 def _kn2row_wins(conv: Conv2d, node: Node) -> bool:

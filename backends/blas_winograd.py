@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from graphsr.ops import Conv2d
 from graphsr.ops.winograd import R as TAPS
 from graphsr.ops.winograd import matrices
 
-from .numpy_kernel import Epilogue, Region, WeightCache, carve, cut, scratch_bytes, slices
+from .numpy_kernel import Epilogue, Region, WeightCache, carve, copy_padded, cut, scratch_bytes, slices, windows
 
 TILES = 128
 """Tiles of a block. Enough for the products to run near full speed, few enough that V and M stay in the cache of one
@@ -84,12 +84,13 @@ class Winograd:
 
     def _transform_input(self, x: Array, tiles: Region, V: Array, work: Array) -> None:
         """x[Ci, H, W] -> V[α, α, Ci, T]"""
-        BT = _transforms(self.m, x.dtype)[1]
+        BT, a = _transforms(self.m, x.dtype)[1], len(V)
         for c in slices(len(x), self._channels(tiles)):
             P, Q, H, _ = carve(work, x.dtype, *self._input(tiles, c.stop - c.start))
             top, left = tiles.top * self.m - self.padding[0], tiles.left * self.m - self.padding[1]
             copy_padded(x[c], P, top, left)
-            np.copyto(Q.reshape(*Q.shape[:2], *P.shape[:1], tiles.height, tiles.width), _windows(P, self.m))
+            gathered = windows(P, (a, a), (tiles.height, tiles.width), (self.m, self.m), (1, 1))
+            np.copyto(Q.reshape(a, a, len(P), tiles.height, tiles.width), gathered.transpose(1, 2, 0, 3, 4))
             np.matmul(BT, Q, out=H)
             np.matmul(BT, H.swapaxes(0, 1), out=V[:, :, c].reshape(Q.shape).swapaxes(0, 1))
 
@@ -158,26 +159,7 @@ def transform_weight(weight: Array, m: int) -> Array:
     return U
 
 
-def copy_padded(x: Array, block: Array, top: int, left: int) -> None:
-    """block[c, i, j] = x[c, top + i, left + j], and zero outside x[C, H, W]."""
-    (_, height, width), (_, rows, columns) = x.shape, block.shape
-    r0, r1 = min(max(-top, 0), rows), max(min(height - top, rows), 0)
-    c0, c1 = min(max(-left, 0), columns), max(min(width - left, columns), 0)
-    block[:, :r0] = block[:, max(r1, r0) :] = 0
-    if r0 < r1:
-        block[:, r0:r1, :c0] = block[:, r0:r1, max(c1, c0) :] = 0
-        if c0 < c1:
-            block[:, r0:r1, c0:c1] = x[:, top + r0 : top + r1, left + c0 : left + c1]
-
-
-def _windows(P: Array, m: int) -> Array:
-    """The overlapping tiles of P[c, rows·m + 2, columns·m + 2] as a view [α, α, c, rows, columns]."""
-    (channels, height, width), (sc, sh, sw) = P.shape, P.strides
-    a = m + TAPS - 1
-    shape = (a, a, channels, (height - 2) // m, (width - 2) // m)
-    return np.lib.stride_tricks.as_strided(P, shape, (sh, sw, sc, m * sh, m * sw), writeable=False)
-
-
+@cache
 def _transforms(m: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Aᵀ and Bᵀ in the dtype of the data."""
     AT, _, BT = matrices(m)

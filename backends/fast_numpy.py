@@ -37,7 +37,8 @@ class NumpyBackend(Backend):
 
     def program(self, graph: Graph, threads: int) -> NumpyProgram:
         computed = (node for node in graph.nodes() if not isinstance(node.op, Input | Const))
-        kernels = {node: choose_kernel(node, self.weights) for node in computed}
+        with one_blas_thread():
+            kernels = {node: choose_kernel(node, self.weights) for node in computed}
         needs = {node: _need(node, kernel, threads) for node, kernel in kernels.items()}
         return NumpyProgram(graph, threads, kernels, plan_memory(graph, needs))
 

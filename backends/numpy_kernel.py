@@ -102,9 +102,33 @@ def carve(scratch: Array, dtype: np.dtype[Any], *shapes: tuple[int, ...]) -> lis
     """Arrays of these shapes side by side in the scratch, and the bytes that are left."""
     arrays, start = [], 0
     for shape in shapes:
-        arrays.append(scratch[start : start + prod(shape) * dtype.itemsize].view(dtype).reshape(shape))
+        arrays.append(np.ndarray(shape, dtype, scratch, start))
         start += scratch_bytes(dtype, shape)
     return [*arrays, scratch[start:]]
+
+
+def copy_padded(x: Array, block: Array, top: int, left: int) -> None:
+    """block[c, r, q] = x[c, top + r, left + q], and zero outside x[C, H, W]."""
+    (_, height, width), (_, rows, columns) = x.shape, block.shape
+    r0, r1 = min(max(-top, 0), rows), max(min(height - top, rows), 0)
+    c0, c1 = min(max(-left, 0), columns), max(min(width - left, columns), 0)
+    if r0 >= r1 or c0 >= c1:
+        block[:] = 0
+        return
+    if r1 - r0 < rows:
+        block[:, :r0] = block[:, r1:] = 0
+    if c1 - c0 < columns:
+        block[:, r0:r1, :c0] = block[:, r0:r1, c1:] = 0
+    block[:, r0:r1, c0:c1] = x[:, top + r0 : top + r1, left + c0 : left + c1]
+
+
+def windows(
+    block: Array, kernel: tuple[int, int], count: tuple[int, int], step: tuple[int, int], dilation: tuple[int, int]
+) -> Array:
+    """The view [C, Kh, Kw, rows, columns] of block[C, H, W] with element block[c, d·i + s·r, d·j + s·q]."""
+    sc, sh, sw = block.strides
+    strides = (sc, dilation[0] * sh, dilation[1] * sw, step[0] * sh, step[1] * sw)
+    return np.ndarray((len(block), *kernel, *count), block.dtype, block, 0, strides)
 
 
 @dataclass(frozen=True)
