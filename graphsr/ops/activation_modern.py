@@ -103,7 +103,7 @@ class Gelu(Activation):
         if self.approximate == "none":
             return 0.5 * erfc(-x / sqrt(2))
         near = np.clip(x, -GELU_FAR, GELU_FAR)
-        return logistic(2 * sqrt(2 / pi) * (near + 0.044715 * near**3))
+        return logistic(2 * sqrt(2 / pi) * (near + 0.044715 * near * near * near))
 
     def _density(self, x: Array) -> Array:
         """φ(x) for |x| up to GELU_FAR"""

@@ -7,6 +7,8 @@ The relative error is a few units in the last place of a double, also where erfc
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 import numpy as np
 
 from graphsr.op import Array
@@ -40,24 +42,25 @@ def erfc(x: Array) -> Array:
     array([2.00000000e+00, 1.00000000e+00, 4.79500122e-01, 2.08848758e-45])
     """
     a = np.minimum(np.abs(x), ZERO_FROM)
-    small, large = a <= 0.46875, a > 4
-    medium = ~(small | large)  # NaN is here
     y = np.empty_like(a)
-    y[medium] = _gauss(a[medium]) * _ratio(MEDIUM, a[medium])
-    far = a[large]
-    square = 1 / (far * far)
-    y[large] = _gauss(far) / far * (1 / np.sqrt(np.pi) - square * _ratio(LARGE, square)).astype(x.dtype)
-    y = np.where(x < 0, 2 - y, y)
-    near = x[small]
+    small, large = a <= 0.46875, a > 4
+    medium = ~(small | large)  # and NaN
+    near, middle, far = a[small], a[medium], a[large]
     y[small] = 1 - near * _ratio(SMALL, near * near)
-    return y
+    y[medium] = _gauss(middle) * _ratio(MEDIUM, middle)
+    square = 1 / (far * far)
+    y[large] = _gauss(far) / far * (1 / sqrt(pi) - square * _ratio(LARGE, square))
+    return np.where(x < 0, 2 - y, y)
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], t: Array) -> Array:
     """A rational function of t, both polynomials by Horner's rule."""
     numerator, denominator = np.full_like(t, coefficients[0][0]), np.full_like(t, coefficients[1][0])
     for p, q in zip(coefficients[0][1:], coefficients[1][1:], strict=True):
-        numerator, denominator = numerator * t + p, denominator * t + q
+        numerator *= t
+        numerator += p
+        denominator *= t
+        denominator += q
     return numerator / denominator
 
 

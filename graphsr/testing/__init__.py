@@ -4,26 +4,40 @@ Needs hypothesis (`pip install 'graphsr[test]'`).
 """
 
 from graphsr.testing import (  # each enters its strategies in LAYERS
+    activation,
     conv,
+    dense,
     elementwise,
     fused,
+    norm,
     pool,
     rearrange,
     reduce,
     resize,
     shape,
 )
-from graphsr.testing.cases import LAYERS, Case, arrays, distinct_arrays, layer, tolerance
+from graphsr.testing.cases import LAYERS, Case, arrays, distinct_arrays, growth, layer, tolerance
+from graphsr.testing.check import CHECKS, check_backend
+from graphsr.testing.graphs import GraphCase, graphs, networks
 
 __all__ = [
+    "CHECKS",
     "LAYERS",
     "Case",
+    "GraphCase",
+    "activation",
     "arrays",
+    "check_backend",
     "conv",
+    "dense",
     "distinct_arrays",
     "elementwise",
     "fused",
+    "graphs",
+    "growth",
     "layer",
+    "networks",
+    "norm",
     "pool",
     "rearrange",
     "reduce",

@@ -11,11 +11,15 @@ from collections.abc import Callable
 from graphsr.op import Array
 from graphsr.testing import Case
 
-from oracles import conv, elementwise, pool, rearrange, reduce, resize, shape
+from oracles import activation, conv, dense, elementwise, fused, norm, pool, rearrange, reduce, resize, shape
 
 ORACLES: dict[str, Callable[[Case], Array]] = {
+    **activation.ORACLES,
     **conv.ORACLES,
+    **dense.ORACLES,
     **elementwise.ORACLES,
+    **fused.ORACLES,
+    **norm.ORACLES,
     **pool.ORACLES,
     **rearrange.ORACLES,
     **reduce.ORACLES,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from graphsr.op import Array
-from graphsr.ops import Conv2d, ConvTranspose2d, Fused
+from graphsr.ops import Conv2d, ConvTranspose2d
 from graphsr.testing import Case
 
 
@@ -32,20 +32,4 @@ def conv_transpose2d(case: Case) -> Array:
     return full[:, :, top : full.shape[2] - bottom, left : full.shape[3] - right].numpy()
 
 
-def fused(case: Case) -> Array:
-    """y = act(α·base + β·r) from the oracle of the base and the formula written out."""
-    op = case.op
-    assert isinstance(op, Fused)
-    inputs = case.inputs[:-1] if op.residual else case.inputs
-    oracle = conv2d if isinstance(op.base, Conv2d) else conv_transpose2d
-    y = oracle(Case(op.base, inputs))
-    if op.residual:
-        y = op.residual.alpha * y + op.residual.beta * case.inputs[-1]
-    return y * (y > 0) if op.activation else y
-
-
-ORACLES: dict[str, Callable[[Case], Array]] = {
-    "conv2d": conv2d,
-    "conv_transpose2d": conv_transpose2d,
-    "fused": fused,
-}
+ORACLES: dict[str, Callable[[Case], Array]] = {"conv2d": conv2d, "conv_transpose2d": conv_transpose2d}

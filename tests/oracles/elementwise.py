@@ -1,4 +1,4 @@
-"""Arithmetic and activations by PyTorch, or from their definition."""
+"""Arithmetic by PyTorch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from graphsr.ops import Shortcut
 from graphsr.testing import Case
 
 
-def relu(case: Case) -> Array:
-    torch = pytest.importorskip("torch")
-    return torch.relu(torch.from_numpy(case.inputs[0])).numpy()
-
-
 def shortcut(case: Case) -> Array:
     assert isinstance(case.op, Shortcut)
     return np.tensordot([case.op.alpha, case.op.beta], np.stack(case.inputs), axes=1)
 
 
-ORACLES: dict[str, Callable[[Case], Array]] = {"relu": relu, "shortcut": shortcut}
+def arithmetic(case: Case) -> Array:
+    torch = pytest.importorskip("torch")
+    return getattr(torch, case.op.name)(*map(torch.tensor, case.inputs)).numpy()
+
+
+ORACLES: dict[str, Callable[[Case], Array]] = {
+    "shortcut": shortcut,
+    "add": arithmetic,
+    "sub": arithmetic,
+    "mul": arithmetic,
+    "div": arithmetic,
+}
