@@ -15,7 +15,10 @@ from graphsr.op import Array
 
 
 class ReferenceBackend(Backend):
-    """Runs in the graph's own dtype (float32), or in float64 with `ReferenceBackend("float64")`."""
+    """Every node by the `forward` of its op: what the others are held to.
+
+    Runs in the graph's own dtype (float32), or in float64 with `ReferenceBackend("float64")`.
+    """
 
     name = "reference"
 

@@ -14,7 +14,7 @@ from graphsr.ops import Conv2d, DepthToSpace, GlobalAvgPool
 
 SMALL = {
     "edsr": lambda: edsr(scale=2, blocks=1, features=4),
-    "wdsr_a": lambda: wdsr_a(scale=2, blocks=1, features=4, expansion=8),
+    "wdsr_a": lambda: wdsr_a(scale=2, blocks=1, features=4, expanded=8),
     "wdsr_b": lambda: wdsr_b(scale=3, blocks=1, features=5),
     "srresnet": lambda: srresnet(scale=2, blocks=1, features=4),
     "espcn": lambda: espcn(scale=3),
@@ -23,18 +23,19 @@ SMALL = {
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_receptive_field_is_what_a_probe_sees(name: str) -> None:
-    """Changing one input pixel changes outputs: the pixels that reach a given output are the receptive field."""
+    """One image for each input row that is changed: an output pixel sees the rows whose images differ there."""
     model = SMALL[name]()
     run = get_backend("reference").compile(model.graph.astype("float64"), threads=1)
     size, scale = 41, model.scale or 1
-    base = np.full((1, 3, size, size), 100.0)
-    centre = size // 2
-    probe = base.copy()
-    probe[:, :, centre, centre] += 50.0
-    changed = np.abs(run({"input": probe})["output"] - run({"input": base})["output"])[0].max(axis=0) > 0
-    rows = np.flatnonzero(changed.any(axis=1))
-    # by symmetry the input pixels that one output reads span as many rows as the output blocks that one input reaches
-    assert receptive_field(model.graph) == ((rows[-1] // scale - rows[0] // scale + 1),) * 2
+    (channels,) = (type_.shape[1] for type_ in model.inputs.values())
+    images = np.full((size + 1, channels, size, 5), 100.0)
+    for row in range(size):
+        images[row, :, row] += 50.0
+    output = run({"input": images})["output"]
+    differs = np.abs(output[:-1] - output[-1]).max(axis=(1, 3)) > 0  # [input row, output row]
+    middle = size // 2 * scale
+    seen = [np.flatnonzero(differs[:, phase]) for phase in range(middle, middle + scale)]
+    assert receptive_field(model.graph) == (max(rows[-1] - rows[0] + 1 for rows in seen),) * 2
 
 
 def test_macs_of_a_convolution() -> None:
