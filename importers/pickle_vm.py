@@ -24,8 +24,8 @@ from graphsr.errors import ModelError
 
 from .byte_source import ByteSource
 
-MAX_OPCODES = 500_000
-"""About 20 opcodes describe a tensor, so this is room for ten thousand tensors with their optimiser state."""
+MAX_OPCODES = 250_000
+"""About 20 opcodes describe a tensor, so this is room for 4000 parameters with the state of their optimiser."""
 MAX_BYTES = 8 << 20
 MAX_STRING = 1 << 20
 MAX_INTEGER_BYTES = 16
@@ -161,8 +161,10 @@ class _Machine:
         self.marks.append(len(self.stack))
 
     def push_tuple(self, count: int) -> None:
-        values = [self.pop() for _ in range(count)]
-        self.stack.append(tuple(reversed(values)))
+        first = len(self.stack) - count
+        if first < (self.marks[-1] if self.marks else 0):
+            raise self.stream.error(f"the pickle makes a tuple of {count} values and has fewer on its stack")
+        self.stack[first:] = [tuple(self.stack[first:])]
 
     def push_marked_tuple(self) -> None:
         self.stack.append(tuple(self.pop_mark()))

@@ -160,7 +160,7 @@ class _Reader:
             if isinstance(key, float) and key.is_integer() and abs(key) < 1 << 53:
                 key = int(key)
             simple = type(key) in (str, int, float)
-            value = self.read(f"{path}.{key}"[:MAX_PATH] if simple else path, depth + 1)
+            value = self.read(f"{path}.{key}"[-MAX_PATH:] if simple else path, depth + 1)
             if simple:
                 table[key] = value
         return table
@@ -176,9 +176,10 @@ class _Reader:
             self.known[reference] = array = self.read_storage(path, _STORAGE_CLASSES[class_name])
             return array
         self.known[reference] = known = Torch7Object(class_name)
+        path = f"{path} ({class_name})"[-MAX_PATH:]
         fields = self.read(path, depth + 1) if self.tag_at(self.at) == _TABLE else None
         if not isinstance(fields, dict):
-            raise self.error(path, f"an object of class {class_name}, which is not saved as a table of fields")
+            raise self.error(path, "this class is not saved as a table of fields, so it cannot be read")
         known.fields = fields
         return known
 
@@ -219,7 +220,8 @@ class _Reader:
         return decode(self.source.read_array(self.at - count * size, count * size, path), kind)
 
     def skip_function(self, path: str, depth: int) -> LuaFunction:
-        self.at += self.take_length(path, 1)
+        length = self.take_length(path, 1)
+        self.at += length
         self.read(path, depth + 1)  # the upvalues, which may be referred to later
         return LuaFunction()
 

@@ -20,7 +20,7 @@ COMPANIONS = ("discriminator", "generator_ema", "data_preprocessor", "step_count
 """What stands beside `generator.` in a checkpoint of mmagic; also everything whose name ends in `_loss`."""
 
 MAX_DEPTH = 32
-MAX_VISITED = 500_000
+MAX_VISITED = 250_000
 MAX_NAME = 512
 MAX_TENSORS = 1 << 16
 MAX_METADATA = 1000
