@@ -33,6 +33,8 @@ class Model:
     """What the file does not say and was assumed, one sentence each, with the option that overrides it."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Where it came from: file, format, sha256, credits."""
+    fixed: frozenset[str] = frozenset()
+    """Names of the constants that belong to the method (means, ranges) and were not learned."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inferred", MappingProxyType(dict(self.inferred)))
@@ -50,8 +52,9 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Number of elements of all constants: weights, biases, statistics, means."""
-        return sum(node.value.size for node in self.graph.nodes() if node.is_const)
+        """Number of elements of all floating-point constants that are not `fixed`: weights, biases, statistics."""
+        constants = (node for node in self.graph.nodes() if node.is_const and node.name not in self.fixed)
+        return sum(node.value.size for node in constants if node.value.dtype.kind == "f")
 
     def compile(self, backend: str | Backend = DEFAULT_BACKEND, threads: int | None = None) -> Executable:
         """Make the network callable on a backend; `threads=None` uses all that are available.
