@@ -1,0 +1,113 @@
+"""`load` and `save`: from a file or the name of an embedded model to a `Model`, and back.
+
+Importers are found through the entry-point group `graphsr.importers`. An importer is a module (or object) with
+`matches(path, head) -> bool`, which looks at the suffix and the first bytes only, and `load(path, **options)
+-> Model`; the first line of its docstring says what it reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from graphsr.errors import ModelError
+from graphsr.model import Model
+
+GROUP = "graphsr.importers"
+SUFFIX = ".safetensors"
+"""Of the embedded models' files."""
+HEAD = 4096
+"""So many bytes of a file are shown to the importers."""
+
+
+class Importer(Protocol):
+    """What an entry point of the group gives."""
+
+    def matches(self, path: Path, head: bytes) -> bool:
+        """Whether this importer reads the file that starts with `head`."""
+
+    def load(self, path: str | os.PathLike[str], **options: Any) -> Model:
+        """The model in the file. Raises `ModelError`."""
+
+
+class NativeFormat(Importer, Protocol):
+    """The entry point called "native" can save as well."""
+
+    def save(self, model: Model, path: str | os.PathLike[str], *, dtype: str) -> None:
+        """Write the model to a file that `load` reads. Raises `ModelError`."""
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Model:
+    """Load a network from a file, or an embedded one by name ("wdsr-x2", "wdsr-x4").
+
+    The kind of file is recognised by its content and suffix. Options belong to the importer: for checkpoints
+    `res_scale`, `input_range`, `mean`, `shuffle`, `scale`; for darknet `weights`.
+
+    Raises `ModelError` when there is no such file or model, when no importer reads it, and when the importer
+    refuses it or an option.
+    """
+    with _model_file(path) as file:
+        head = _head(file)
+        found = [importer for importer in importers().values() if importer.matches(file, head)]
+        if not found:
+            raise ModelError(f"{path}: not a model file that graphsr reads.\n{supported()}")
+        return found[0].load(file, **options)
+
+
+def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+    """Save a model in graphsr's own format, one .safetensors file: `load` gives the same model, bit for bit.
+
+    With `dtype="float16"` weights are stored in half precision and widened when they are loaded.
+    Raises `ModelError` for another suffix, and for weights beyond half precision's range.
+    """
+    native = cast(NativeFormat, importers()["native"])
+    native.save(model, path, dtype=dtype)
+
+
+def importers() -> dict[str, Importer]:
+    """The installed importers by name. Raises `ModelError` when one cannot be imported."""
+    found: dict[str, Importer] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        try:
+            found[entry.name] = entry.load()
+        except ImportError as error:
+            raise ModelError(f"importer {entry.name!r} ({entry.value}) cannot be loaded: {error}") from error
+    return found
+
+
+def embedded() -> list[str]:
+    """The names of the models that come with the package."""
+    names = (entry.name for entry in files("graphsr.weights").iterdir())
+    return sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
+
+
+def supported() -> str:
+    """What `load` takes, for messages."""
+    kinds = [f"  {(importer.__doc__ or name).splitlines()[0]}" for name, importer in importers().items()]
+    return "\n".join(["Files:", *kinds, f"Embedded models: {', '.join(embedded()) or 'none'}"])
+
+
+@contextmanager
+def _model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The file of a path or of an embedded model's name."""
+    if os.fspath(path) in embedded():
+        with as_file(files("graphsr.weights") / f"{os.fspath(path)}{SUFFIX}") as file:
+            yield file
+        return
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"{os.fspath(path)!r} is neither a file nor an embedded model.\n{supported()}")
+    yield file
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(HEAD)
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
