@@ -327,14 +327,14 @@ class Stair(Activation):
     """f(x) = ⌊x/2⌋ where ⌊x⌋ is even, ⌊x/2⌋ + x − ⌊x⌋ where it is odd: flat and rising stretches by turns;
     f' = 1 where ⌊x⌋ is odd and x is no integer, else 0
 
-    With x = 2·h + r, 0 ≤ r < 2, both cases are h + max(0, r − 1).
+    With x = 2·h + r, 0 ≤ r < 2, both cases are h + max(0, r − 1). h = ⌊⌊x⌋/2⌋ is ⌊x/2⌋ also where x/2 underflows.
 
     >>> Stair().forward(np.array([0.5, 1.5, 2.5, 3.25]))
     array([0.  , 0.5 , 1.  , 1.25])
     """
 
     def forward(self, x: Array) -> Array:
-        return np.floor(0.5 * x) + np.maximum(np.mod(finite(x), 2) - 1, 0)
+        return np.floor(0.5 * np.floor(x)) + np.maximum(np.mod(finite(x), 2) - 1, 0)
 
     def derivative(self, x: Array, y: Array) -> Array:
         return step(np.mod(finite(x), 2) > 1, 1, 0, x)
@@ -347,8 +347,9 @@ def logistic(x: Array) -> Array:
 
 
 def softplus(x: Array) -> Array:
-    """ln(1 + e^x) = ln(e^x + e^0)"""
-    return np.logaddexp(x, 0)
+    """ln(1 + e^x) = max(x, 0) + ln(1 + e^−|x|), where the exponential cannot overflow. (NumPy's logaddexp is the same,
+    but warns of NaN.)"""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
 def softsign(x: Array) -> Array:
