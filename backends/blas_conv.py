@@ -1,7 +1,7 @@
 """Exact convolution over BLAS: im2col, its counterpart for few outputs (kn2row and col2im), and depthwise sums.
 
-im2col      block of the output = weight[Co, Ci·Kh·Kw] @ columns[Ci·Kh·Kw, block]; a 1x1 kernel with stride 1 needs no
-            copy. The product is written straight into the output (Chellapilla et al. 2006).
+im2col      block of the output = weight[Co, Ci·Kh·Kw] @ columns[Ci·Kh·Kw, block] (Chellapilla et al. 2006); a 1x1
+            kernel with stride 1 needs no copy.
 kn2row      taps[Kh·Kw·Co, rows] = weight[Kh·Kw·Co, Ci] @ x[Ci, rows], every tap added where it belongs (Vasudevan,
             Anderson & Gregg 2017): 9·Co numbers are moved per pixel instead of 9·Ci, so it wins for Co < Ci.
 col2im      the same for a transposed convolution: only the places differ.
@@ -57,7 +57,8 @@ class Im2col:
     def scratch(self) -> int:
         co, cig, *kernel = self.kernel
         tall = max(self.blocks, key=lambda block: block.area)
-        extra = self.epilogue.temporaries(co * tall.area * self.dtype.itemsize)
+        values = co * tall.area * self.dtype.itemsize
+        extra = scratch_bytes(self.dtype, (co, tall.area)) + self.epilogue.temporaries(values)
         if self._is_pointwise:
             return extra
         ci, count = cig * self.conv.groups, (tall.height, tall.width)
@@ -69,13 +70,15 @@ class Im2col:
         co, height, width = output.shape[1:]
         inside = slice(block.top * width + block.left, (block.bottom - 1) * width + block.right)
         y = output[block.n].reshape(groups, co // groups, height * width)[:, :, inside]
+        values, work = carve(scratch, output.dtype, (*y.shape[:2], block.area))
         if self._is_pointwise:
             columns = inputs[0][block.n].reshape(groups, -1, height * width)[:, :, inside]
         else:
-            columns = self._columns(inputs[0][block.n], block, scratch).reshape(groups, -1, block.area)
-        np.matmul(inputs[1].reshape(groups, co // groups, -1), columns, out=y)
-        pixels = block.of(output)
-        self.epilogue.apply(pixels, pixels, inputs, block, slice(None))
+            columns = self._columns(inputs[0][block.n], block, work).reshape(groups, -1, block.area)
+        weight, target, operands = inputs[1], block.of(output), self.epilogue.operands(inputs, block, slice(None))
+        np.matmul(weight.reshape(groups, co // groups, -1), columns, out=y if self.epilogue.is_empty else values)
+        if not self.epilogue.is_empty:
+            self.epilogue.apply(values.reshape(target.shape), target, *operands)
 
     def _columns(self, x: Array, block: Region, scratch: Array) -> Array:
         """columns[c, i, j, r, q] = x[c, s·r + d·i − p_top, s·q + d·j − p_left], zero outside x[C, H, W]."""
@@ -98,34 +101,6 @@ def under(conv: Conv2d, kernel: tuple[int, int], count: tuple[int, int]) -> tupl
     """Height and width of the input under a block of `count` outputs."""
     height, width = ((count[a] - 1) * conv.stride[a] + (kernel[a] - 1) * conv.dilation[a] + 1 for a in (0, 1))
     return height, width
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """The positions start..stop−1 of a range whose source s·r + offset lies inside the image."""
-
-    start: int
-    stop: int
-    step: int
-    offset: int
-
-    def shifted(self, origin: int) -> slice:
-        """As a slice of an array that begins at `origin`."""
-        return slice(self.start - origin, self.stop - origin)
-
-    @property
-    def source(self) -> slice:
-        """As a slice of the source."""
-        if self.start >= self.stop:
-            return slice(0, 0)
-        first = self.start * self.step + self.offset
-        return slice(first, first + (self.stop - 1 - self.start) * self.step + 1, self.step)
-
-
-def within(low: int, high: int, step: int, offset: int, size: int) -> Within:
-    """Those r in low..high−1 with 0 <= step·r + offset < size; start and stop stay within low..high."""
-    start = min(max(low, -(offset // step)), high)  # ⌈−offset / step⌉
-    return Within(start, min(max((size - 1 - offset) // step + 1, start), high), step, offset)
 
 
 @dataclass(frozen=True)
@@ -162,32 +137,35 @@ class Scatter:
     def scratch(self) -> int:
         groups, _, _, cog, _ = self.weight.shape
         tallest = max(rows.stop - rows.start for _, rows in self.bands)
-        extra = self.epilogue.temporaries(groups * cog * tallest * self.width * self.weight.itemsize)
-        return max(scratch_bytes(self.weight.dtype, self._taps(self._source(rows))) for _, rows in self.bands) + extra
+        values = (groups, cog, tallest, self.width)
+        extra = self.epilogue.temporaries(prod(values) * self.weight.itemsize)
+        taps = max((self._taps(self._source(rows)) for _, rows in self.bands), key=prod)
+        return scratch_bytes(self.weight.dtype, taps, values) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         n, rows = self.bands[unit]
-        x, y = inputs[0][n], output[n]
+        x = inputs[0][n]
         groups, kh, kw, cog, cig = self.weight.shape
         source = self._source(rows)
-        taps, _ = carve(scratch, output.dtype, self._taps(source))
+        height = rows.stop - rows.start
+        taps, values, _ = carve(scratch, output.dtype, self._taps(source), (groups, cog, height, self.width))
         pixels = x.reshape(groups, cig, -1)[:, :, source.start * x.shape[2] : source.stop * x.shape[2]]
         np.matmul(self.weight.reshape(groups, -1, cig), pixels, out=taps.reshape(groups, kh * kw * cog, -1))
-        y[:, rows] = 0
-        grouped = y.reshape(groups, cog, *y.shape[1:])
+        values[...] = 0
         for i, oi in enumerate(self.offsets[0]):
-            h = placed(source, self.stride[0], oi, rows)
+            h = sources(rows, self.stride[0], oi, x.shape[1])
             for j, oj in enumerate(self.offsets[1]):
-                w = placed(slice(0, x.shape[2]), self.stride[1], oj, slice(0, self.width))
-                place = grouped[:, :, h.source, w.source]
-                place += taps[:, i, j, :, h.shifted(source.start), w.shifted(0)]
+                w = sources(slice(0, self.width), self.stride[1], oj, x.shape[2])
+                if h.start < h.stop and w.start < w.stop:
+                    place = values[:, :, places(h, self.stride[0], oi - rows.start), places(w, self.stride[1], oj)]
+                    place += taps[:, i, j, :, h.start - source.start : h.stop - source.start, w]
         block = Region(n, rows.start, rows.stop, 0, self.width)
-        self.epilogue.apply(y[:, rows], block.of(output), inputs, block, slice(None))
+        operands = self.epilogue.operands(inputs, block, slice(None))
+        self.epilogue.apply(values.reshape(-1, height, self.width), block.of(output), *operands)
 
     def _source(self, rows: slice) -> slice:
         """The input rows that the output rows read."""
-        height = self.input_shape[2]
-        reached = [placed(slice(0, height), self.stride[0], offset, rows) for offset in self.offsets[0]]
+        reached = [sources(rows, self.stride[0], offset, self.input_shape[2]) for offset in self.offsets[0]]
         used = [h for h in reached if h.start < h.stop]
         return slice(min((h.start for h in used), default=0), max((h.stop for h in used), default=0))
 
@@ -195,10 +173,16 @@ class Scatter:
         return (*self.weight.shape[:4], source.stop - source.start, self.input_shape[3])
 
 
-def placed(source: slice, step: int, offset: int, target: slice) -> Within:
-    """Those h in `source` whose place s·h + offset lies in `target`."""
-    inside = within(source.start, source.stop, step, offset - target.start, target.stop - target.start)
-    return Within(inside.start, inside.stop, step, offset)
+def sources(target: slice, step: int, offset: int, size: int) -> slice:
+    """Those h in 0..size−1 whose place s·h + offset lies in `target`; start >= stop where there is none."""
+    first = -((offset - target.start) // step)  # ⌈(start − offset) / s⌉
+    return slice(max(0, first), min(size, (target.stop - 1 - offset) // step + 1))
+
+
+def places(source: slice, step: int, offset: int) -> slice:
+    """The places s·h + offset of a range of h that is not empty."""
+    first = source.start * step + offset
+    return slice(first, first + (source.stop - 1 - source.start) * step + 1, step)
 
 
 @dataclass(frozen=True)
@@ -231,23 +215,22 @@ class Depthwise:
         block, (x, weight) = self.blocks[unit], inputs[:2]
         (sh, sw), (top, left) = self.conv.stride, self.conv.padding[:2]
         for c in slices(x.shape[1], self._channels(block)):
-            window, product, _ = carve(scratch, x.dtype, *self._shapes(block, c.stop - c.start))
+            window, product, y, _ = carve(scratch, x.dtype, *self._shapes(block, c.stop - c.start))
             copy_padded(x[block.n, c], window, block.top * sh - top, block.left * sw - left)
             taps = windows(window, self.kernel, (block.height, block.width), self.conv.stride, self.conv.dilation)
-            y = block.of(output, c)
             np.multiply(taps[:, 0, 0], weight[c, 0, 0, 0, None, None], out=y)
             for i, j in list(np.ndindex(*self.kernel))[1:]:
                 np.multiply(taps[:, i, j], weight[c, 0, i, j, None, None], out=product)
                 np.add(y, product, out=y)
-            self.epilogue.apply(y, y, inputs, block, c)
+            self.epilogue.apply(y, block.of(output, c), *self.epilogue.operands(inputs, block, c))
 
     def _channels(self, block: Region) -> int:
         return max(1, CACHE // block.area)
 
-    def _shapes(self, block: Region, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of the padded input under a block, and of one product."""
+    def _shapes(self, block: Region, channels: int) -> tuple[tuple[int, ...], ...]:
+        """Of the padded input under a block, of one product and of the sum."""
         count = (block.height, block.width)
-        return (channels, *under(self.conv, self.kernel, count)), (channels, *count)
+        return (channels, *under(self.conv, self.kernel, count)), (channels, *count), (channels, *count)
 
 
 def conv_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCache) -> Im2col | Depthwise | Scatter:

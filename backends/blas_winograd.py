@@ -10,8 +10,8 @@ For a block of T tiles, α = m + 2, each of the α² positions of a tile being o
     M[x, y, o, t] = Σ_c U[x, y, o, c] V[x, y, c, t]                   # α² products [Co, Ci] @ [Ci, T]
     for each chunk of output channels o:
         Z[y, i, o, t]  = Σ_x Aᵀ[i, x] M[x, y, o, t]
-        Y[i, j, o, t]  = Σ_y Aᵀ[j, y] Z[y, i, o, t]
-        output[o, m·row(t) + i, m·column(t) + j] = epilogue(Y[i, j, o, t])
+        Y[i, o, t, j]  = Σ_y Z[y, i, o, t] A[y, j]                    # t, j: the pixels of a row, side by side
+        output[o, m·row(t) + i, m·column(t) + j] = epilogue(Y[i, o, t, j])
 
 The transforms are products with tiny matrices as well: BLAS runs them at several times the speed of the element-wise
 sums that they could be written as, because a ufunc pass is limited by memory. Chunks keep them in the cache.
@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,7 @@ class Winograd:
         tall = max(self.blocks, key=lambda block: block.area)
         v, m = self._products(tall)
         work = [scratch_bytes(self.weight.dtype, *shapes) for shapes in (self._input(tall), self._output(tall))]
-        plane = self._output(tall)[-1]
-        extra = self.epilogue.temporaries(int(np.prod(plane)) * self.weight.itemsize)
+        extra = self.epilogue.temporaries(prod(self._output(tall)[1]) * self.weight.itemsize)
         return scratch_bytes(self.weight.dtype, v, m) + max(work) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
@@ -100,15 +100,16 @@ class Winograd:
         AT = _transforms(m, M.dtype)[0]
         pixels = self._pixels(tiles, output)
         for c in slices(M.shape[2], self._channels(tiles)):
-            channels = c.stop - c.start
-            Z, Y, plane, _ = carve(work, M.dtype, *self._output(tiles, channels))
+            Z, Y, _ = carve(work, M.dtype, *self._output(tiles, c.stop - c.start))
             np.matmul(AT, M[:, :, c].reshape(a, a, -1).swapaxes(0, 1), out=Z)
-            np.matmul(AT, Z.swapaxes(0, 1), out=Y)
-            tiled = plane.reshape(channels, tiles.height, m, tiles.width, m)
-            for i in range(m):
-                for j in range(m):
-                    tiled[:, :, i, :, j] = Y[i, j].reshape(channels, tiles.height, tiles.width)
-            self.epilogue.apply(plane[:, : pixels.height, : pixels.width], pixels.of(output, c), inputs, pixels, c)
+            np.matmul(Z.transpose(1, 2, 0), AT.T, out=Y)
+            rows = Y.reshape(m, c.stop - c.start, tiles.height, tiles.width * m)[..., : pixels.width]
+            target = pixels.of(output, c)
+            bias, residual = self.epilogue.operands(inputs, pixels, c)
+            for i in range(min(m, pixels.height)):
+                place = target[:, i::m]
+                rest = None if residual is None else residual[:, i::m]
+                self.epilogue.apply(rows[i, :, : place.shape[1]], place, bias, rest)
 
     def _pixels(self, tiles: Region, output: Array) -> Region:
         """Where the tiles lie in the output; the last ones may reach over its edge."""
@@ -131,9 +132,9 @@ class Winograd:
         return (c, tiles.height * m + 2, tiles.width * m + 2), (a, a, c * tiles.area), (a, a, c * tiles.area)
 
     def _output(self, tiles: Region, channels: int | None = None) -> tuple[tuple[int, ...], ...]:
-        """Shapes of Z, Y and the plane of pixels for a chunk of channels (default: the largest)."""
+        """Shapes of Z and Y for a chunk of channels (default: the largest)."""
         a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[2])
-        return (a, m, c * tiles.area), (m, m, c * tiles.area), (c, tiles.height * m, tiles.width * m)
+        return (a, m, c * tiles.area), (m, c * tiles.area, m)
 
 
 def winograd_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCache) -> Winograd:

@@ -15,22 +15,26 @@ import numpy as np
 from graphsr.backend import Backend, Step
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
-from graphsr.ops import Activation, Conv2d, ConvTranspose2d, Shortcut
-from graphsr.ops.rearrange import DepthToSpace
-from graphsr.ops.shape import Reshape
+from graphsr.ops import Activation, BatchNorm, Conv2d, ConvTranspose2d, DepthToSpace, PRelu, Reshape, Shortcut
+from graphsr.ops.elementwise import Arithmetic
+from graphsr.passes import DEFAULT
 
 from .blas_conv import conv_kernel, transpose_kernel
 from .blas_winograd import winograd_kernel
-from .numpy_elementwise import Elementwise, Forward, Shuffle, View
+from .numpy_elementwise import Elementwise, Forward, PerChannel, Shuffle, View
 from .numpy_kernel import Kernel, WeightCache, layer_of
 from .plan import ALIGNMENT, Buffer, Need, Plan, plan_memory
 from .workers import Team, one_blas_thread
 
 
 class NumpyBackend(Backend):
-    """The fast fallback. Weights in the form that the kernels want are kept as long as the weights themselves."""
+    """Blocked im2col and Winograd over BLAS, on several threads.
+
+    Weights in the form that the kernels want are kept as long as the weights themselves.
+    """
 
     name = "numpy"
+    passes = DEFAULT
 
     def __init__(self) -> None:
         self.weights = WeightCache()
@@ -40,7 +44,8 @@ class NumpyBackend(Backend):
         with one_blas_thread():
             kernels = {node: choose_kernel(node, self.weights) for node in computed}
         needs = {node: _need(node, kernel, threads) for node, kernel in kernels.items()}
-        return NumpyProgram(graph, threads, kernels, plan_memory(graph, needs))
+        constants = {node: np.asarray(node.value, order="C") for node in graph.nodes() if node.is_const}
+        return NumpyProgram(graph, threads, constants, kernels, plan_memory(graph, needs))
 
 
 def choose_kernel(node: Node, weights: WeightCache) -> Kernel:
@@ -56,8 +61,10 @@ def choose_kernel(node: Node, weights: WeightCache) -> Kernel:
             return winograd_kernel(node, base, epilogue, weights)
         case ConvTranspose2d() if node.inputs[1].is_const:
             return transpose_kernel(node, base, epilogue, weights)
-        case Activation() | Shortcut() if base is node.op:
+        case Activation() | Shortcut() | Arithmetic() if base is node.op:
             return Elementwise(base, node.type.dims, itemsize)
+        case BatchNorm() | PRelu() if base is node.op and node.type.rank > 1:
+            return PerChannel(base, node.type.dims, itemsize)
         case DepthToSpace() if base is node.op:
             return Shuffle(base, node.type.dims)
         case Reshape() if base is node.op:
@@ -70,7 +77,7 @@ def _need(node: Node, kernel: Kernel, threads: int) -> Need:
     same_type = tuple(k for k, child in enumerate(node.inputs) if child.type == node.type)
     return Need(
         scratch=_per_worker(kernel) * min(threads, kernel.units),
-        overwrites=same_type if isinstance(kernel, Elementwise) else (),
+        overwrites=same_type if isinstance(kernel, Elementwise | PerChannel) else (),
         is_view=isinstance(kernel, View),
     )
 
@@ -86,12 +93,13 @@ class NumpyProgram:
 
     graph: Graph
     threads: int
+    constants: Mapping[Node, Array]
     kernels: Mapping[Node, Kernel]
     plan: Plan
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        values = {node: np.ascontiguousarray(x) for node, x in zip(self.graph.inputs, inputs, strict=True)}
-        values.update({node: node.value for node in self.graph.nodes() if node.is_const})
+        values = dict(self.constants)
+        values.update((node, np.asarray(x, order="C")) for node, x in zip(self.graph.inputs, inputs, strict=True))
         arena = _aligned_empty(self.plan.arena_bytes)
         fresh: dict[Buffer, Array] = {}
         with one_blas_thread(), Team(self.threads) as team:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphsr.op import Array, Op
-from graphsr.ops import Activation
-from graphsr.ops.rearrange import DepthToSpace
+from graphsr.ops import Activation, DepthToSpace
 
 from .numpy_kernel import activate, slices
 
@@ -51,14 +50,54 @@ class Elementwise:
 
     @cached_property
     def _blocks(self) -> tuple[Any, ...]:
-        """Indices such as (n, slice of channels): all of the leading axes, and a range of the first that fits."""
-        shape = self.shape
-        axis = next((k for k in range(len(shape)) if prod(shape[k + 1 :]) <= ELEMENTS), None)
-        if axis is None:
-            return (...,)  # a scalar
-        step = max(1, ELEMENTS // max(1, prod(shape[axis + 1 :])))
-        leading = product(*map(range, shape[:axis]))
-        return tuple((*first, part) for first in leading for part in slices(shape[axis], step))
+        return blocks(self.shape)
+
+
+def blocks(shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Indices that cover an array, such as (n, slice of channels): each of the leading axes, and a range of the first
+    after which few elements remain."""
+    if not shape:
+        return (...,)
+    axis = next(k for k in range(len(shape)) if prod(shape[k + 1 :]) <= ELEMENTS)
+    step = max(1, ELEMENTS // max(1, prod(shape[axis + 1 :])))
+    leading = product(*map(range, shape[:axis]))
+    return tuple((*first, part) for first in leading for part in slices(shape[axis], step))
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """Element-wise in x[N, C, …] with parameters [C] or [1]; units = ranges of channels of one image. The output may
+    be the memory of x."""
+
+    op: Op
+    shape: tuple[int, ...]
+    itemsize: int
+
+    label = "element-wise, per channel"
+
+    @property
+    def units(self) -> int:
+        return len(self._blocks)
+
+    @property
+    def scratch(self) -> int:
+        """Blocks that `forward` allocates: intermediate results and the last one."""
+        return 3 * self.itemsize * min(max(ELEMENTS, prod(self.shape[2:])), prod(self.shape))
+
+    def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
+        n, c = self._blocks[unit]
+        parameters = (v if len(v) == 1 else v[c] for v in inputs[1:])
+        np.copyto(output[n : n + 1, c], self.op.forward(inputs[0][n : n + 1, c], *parameters))
+
+    @cached_property
+    def _blocks(self) -> tuple[tuple[int, slice], ...]:
+        return channel_blocks(self.shape)
+
+
+def channel_blocks(shape: tuple[int, ...]) -> tuple[tuple[int, slice], ...]:
+    """Image and range of channels, covering [N, C, …]."""
+    parts = list(slices(shape[1], max(1, ELEMENTS // max(1, prod(shape[2:])))))
+    return tuple((n, part) for n in range(shape[0]) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -89,9 +128,7 @@ class Shuffle:
 
     @cached_property
     def _blocks(self) -> tuple[tuple[int, slice], ...]:
-        n, channels, height, width = self.shape
-        step = max(1, ELEMENTS // max(1, height * width))
-        return tuple((image, part) for image in range(n) for part in slices(channels, step))
+        return channel_blocks(self.shape)
 
 
 @dataclass(frozen=True)

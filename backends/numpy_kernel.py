@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, Protocol
 
@@ -142,20 +143,35 @@ class Epilogue:
     beta: float = 1.0
     activation: Op | None = None
 
-    def apply(self, source: Array, target: Array, inputs: Sequence[Array], region: Region, channels: slice) -> None:
-        """source [C, h, w] -> target, its place in the output (the same array: in place)."""
-        real = target.dtype.type
-        if self.bias is not None:
-            np.add(source, inputs[self.bias][channels, None, None], out=target)
-        elif source is not target:
-            np.copyto(target, source)
-        if self.residual is not None:
+    def operands(self, inputs: Sequence[Array], region: Region, channels: slice) -> tuple[Array | None, Array | None]:
+        """(bias[C, 1, 1], residual[C, h, w]) of a block, each None where the layer has none."""
+        bias = None if self.bias is None else inputs[self.bias][channels, None, None]
+        return bias, None if self.residual is None else region.of(inputs[self.residual], channels)
+
+    def apply(self, source: Array, target: Array, bias: Array | None, residual: Array | None) -> None:
+        """source [C, h, w], a block in scratch that is overwritten -> target, its place in the output.
+
+        Only the last step writes to the output: there, the rows of a block lie far apart, often at powers of two, and
+        evict each other from the cache.
+        """
+        real = source.dtype.type
+        steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+        if bias is not None:
+            steps.append((np.add, (source, bias)))
+        if residual is not None:
             if self.alpha != 1:
-                np.multiply(target, real(self.alpha), out=target)
-            r = region.of(inputs[self.residual], channels)
-            np.add(target, r if self.beta == 1 else r * real(self.beta), out=target)
+                steps.append((np.multiply, (source, real(self.alpha))))
+            steps.append((np.add, (source, residual if self.beta == 1 else residual * real(self.beta))))
         if self.activation is not None:
-            activate(self.activation, target, target)
+            steps.append((partial(activate, self.activation), (source,)))
+        *before, (last, arguments) = steps or [(np.positive, (source,))]
+        for step, operands in before:
+            step(*operands, out=source)
+        last(*arguments, out=target)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.bias is None and self.residual is None and self.activation is None
 
     def temporaries(self, nbytes: int) -> int:
         """Bytes that `apply` allocates for a block of `nbytes`."""
@@ -163,13 +179,13 @@ class Epilogue:
         return nbytes if scaled or not isinstance(self.activation, Relu | None) else 0
 
 
-def activate(activation: Op, source: Array, target: Array) -> None:
-    """target = activation(source); they may be the same array."""
+def activate(activation: Op, x: Array, out: Array) -> None:
+    """out = activation(x); they may be the same array."""
     match activation:
         case Relu():
-            np.maximum(source, source.dtype.type(0), out=target)
+            np.maximum(x, x.dtype.type(0), out=out)
         case _:
-            np.copyto(target, activation.forward(source))
+            np.copyto(out, activation.forward(x))
 
 
 def layer_of(node: Node) -> tuple[Op, Epilogue]:
