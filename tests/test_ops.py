@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node
 from graphsr.op import OPS
-from graphsr.testing import LAYERS, Case, arrays, tolerance
+from graphsr.testing import LAYERS, Case, arrays, growth, tolerance
 from graphsr.textform import parse_graph
 
 from oracles import ORACLES
@@ -29,7 +29,7 @@ def test_the_tables_are_complete() -> None:
 def test_agrees_with_its_oracle(name: str, data: st.DataObject) -> None:
     case = data.draw(LAYERS[name]())
     want = ORACLES[name](case.astype("float64"))
-    magnitude = max([1.0, *(float(np.abs(x).max()) for x in case.inputs if x.size)]) ** 2 * growth(case)
+    magnitude = max([1.0, *(float(np.abs(x).max()) for x in case.inputs if x.size)]) ** 2 * growth(case.op)
     for dtype in ("float64", "float32"):
         got = case.astype(dtype).forward()
         type_ = case.op.infer(*case.astype(dtype).types)
@@ -61,7 +61,7 @@ def test_gradient_by_finite_differences(name: str, data: st.DataObject) -> None:
             float(np.sum(cotangent * case.op.forward(*case.inputs[:i], x + t * direction, *case.inputs[i + 1 :])))
             for t in (step, -step)
         )
-        scale = max(1.0, float(np.abs(cotangent).sum() * np.abs(output).max(initial=1))) * growth(case)
+        scale = max(1.0, float(np.abs(cotangent).sum() * np.abs(output).max(initial=1))) * growth(case.op)
         expected = (ahead - behind) / (2 * step)
         assert float(np.sum(gradient * direction)) == pytest.approx(expected, rel=0, abs=100 * step**2 * scale)
 
@@ -87,9 +87,3 @@ def test_inputs_are_not_written(name: str, data: st.DataObject) -> None:
         x.setflags(write=False)
     output = case.forward()
     assert not any(np.shares_memory(output, x) and output.flags.writeable for x in case.inputs)
-
-
-def growth(case: Case) -> float:
-    """How much more rounding error Winograd's transforms admit than the plain sum (see `ops.winograd.ERROR`)."""
-    text = repr(case.op)
-    return 64.0 if "winograd" in text else 1.0

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from graphsr.ir import TensorType
 from graphsr.op import Array, Op
+from graphsr.ops import Conv2d, Fused
+from graphsr.ops.winograd import R, matrices
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,19 @@ def tolerance(dtype: str | np.dtype[Any], terms: int = 1, magnitude: float = 1.0
     is a bound when no product exceeds `magnitude`. Four more roundings cover what surrounds the sum.
     """
     return 2 * float(np.finfo(np.dtype(dtype)).eps) * (terms + 4) * max(terms, 1) * magnitude
+
+
+def growth(op: Op) -> float:
+    """How much more rounding error the algorithm of an op admits than the plain sum; 1 but for Winograd.
+
+    In one dimension output i of F(m, 3) is Σ_k Aᵀ[i,k]·(G g)[k]·(Bᵀ d)[k]. With |g| and |d| at most 1 the absolute
+    terms that meet in it sum up to Σ_k |Aᵀ[i,k]|·Σ_j |G[k,j]|·Σ_l |Bᵀ[k,l]|, where the plain sum has 3. Both errors are
+    in proportion to these sums (Higham 2002, §3.1); two dimensions square the quotient. The transforms add at most
+    4α roundings to those of the sum of at least 9 products.
+    """
+    conv = op.base if isinstance(op, Fused) else op
+    if not isinstance(conv, Conv2d) or not conv.algorithm.startswith("winograd"):
+        return 1.0
+    AT, G, BT = (np.abs(matrix) for matrix in matrices(int(conv.algorithm[-1])))
+    absolute = float((AT @ (G.sum(axis=1) * BT.sum(axis=1))).max())
+    return (absolute / R) ** 2 * (1 + 4 * len(BT) / (R * R + 4))
