@@ -138,8 +138,8 @@ class Mish(Activation):
 @op("hardsigmoid")
 @dataclass(frozen=True, slots=True)
 class HardSigmoid(Activation):
-    """f(x) = min(max(α·x + β, 0), 1); f' = α for 0 < α·x + β < 1, else 0 (the defaults are PyTorch's; Keras and ONNX
-    have α = 0.2)
+    """f(x) = min(max(α·x + β, 0), 1); f' = α for 0 < α·x + β < 1, else 0 (the defaults are PyTorch's; ONNX and
+    Keras 2 have α = 0.2)
 
     >>> HardSigmoid().forward(np.array([-4.0, 0.0, 1.5]))
     array([0.  , 0.5 , 0.75])

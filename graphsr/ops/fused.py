@@ -34,7 +34,10 @@ class Fused(Op):
         return (inputs[:-1], inputs[-1:]) if self.residual else (inputs, ())
 
     def infer(self, *types: TensorType) -> TensorType:
-        expect(not isinstance(self.base, Fused), "a fused op cannot be the base of another")
+        base, activation, residual = self.base, self.activation, self.residual
+        expect(isinstance(base, Op) and not isinstance(base, Fused), f"base must be an unfused op, got {base!r}")
+        expect(activation is None or isinstance(activation, Activation), f"{activation!r} is not an activation")
+        expect(residual is None or isinstance(residual, Shortcut), f"residual must be a shortcut, got {residual!r}")
         y = self.base.infer(*(types[:-1] if self.residual else types))
         if self.residual:
             y = self.residual.infer(y, types[-1])

@@ -8,7 +8,7 @@ from graphsr.ops import Dense, Softmax
 from graphsr.testing.cases import Case, arrays, layer
 
 SIZE = st.integers(1, 4)
-OUTER = st.lists(st.integers(1, 3), max_size=2)
+OUTER = st.lists(st.integers(1, 3), max_size=3)
 
 
 @layer("dense")
