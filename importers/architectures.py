@@ -304,7 +304,7 @@ def _channels(t: Tensors, layer: str) -> int:
     """Output channels of a convolution by its weight or bias; 0 when the file holds neither."""
     for suffix in (".weight", ".weight_v", NEW_V, ".bias"):
         array = t.get(layer + suffix)
-        if array is not None and array.ndim == (1 if suffix == ".bias" else 4):
+        if array is not None and array.size and array.ndim == (1 if suffix == ".bias" else 4):
             return array.shape[0]
     return 0
 

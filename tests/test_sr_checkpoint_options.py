@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from math import prod as product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 import graphsr
 from graphsr.errors import ModelError
 from graphsr.importers.architectures import recognise
+from graphsr.importers.checkpoint import Checkpoint
 from graphsr.importers.safetensors_file import write_safetensors
+from graphsr.importers.sr_checkpoint import build as build_checkpoint
 from graphsr.model import Model
 from graphsr.models import edsr, espcn, mdsr, srresnet, wdsr_a, wdsr_b
 
@@ -204,3 +208,30 @@ def test_no_such_file_and_no_model_file(tmp_path: Path) -> None:
         graphsr.load(tmp_path / "empty.pt")
     with pytest.raises(ModelError):
         graphsr.load(tmp_path)
+
+
+KEYS = sorted(
+    {node.name for model in NETWORKS for node in model.graph.nodes() if node.is_const and node.name not in model.fixed}
+    | {"conv_first.weight", "conv_after_body.bias", "body.7.conv1.weight", "upsample.0.upsample_conv.weight"}
+    | {"body.999999999999.body.0.weight", "body.99999999.body.0.weight", "conv4.weight", "first_part.0.weight"}
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(KEYS),
+        st.lists(st.sampled_from([0, 1, 3, 4, 5, 12, 16, 10**8]), max_size=5),
+        max_size=12,
+    )
+)
+def test_any_set_of_parameters_loads_or_is_refused(shapes: dict[str, list[int]]) -> None:
+    """Whatever names and shapes a file declares: a model or a `ModelError`, and no memory for what it lacks."""
+    tensors = {
+        name: np.broadcast_to(np.float32(0), shape)
+        for name, shape in shapes.items()
+        if product(filter(None, shape)) < 2**50
+    }
+    checkpoint = Checkpoint("net.pt", "PyTorch zip", tensors, {}, "")
+    with contextlib.suppress(ModelError):
+        build_checkpoint(checkpoint, {})

@@ -24,6 +24,9 @@ from graphsr.ops import Conv2d, DepthToSpace, PRelu, Relu, Shortcut, WeightNorm
 MAX_FAULTS = 100
 """At most so many faults are listed in one error."""
 
+MAX_ELEMENTS = 1 << 48
+"""Of one parameter: NumPy counts bytes in 63 bits."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -98,7 +101,7 @@ class Builder:
             weight = self.node(WeightNorm(), (v, g), f"{name}.weight")
         else:
             weight = self.parameter(f"{name}.weight", initial)
-        bias = self.parameter(f"{name}.bias", np.zeros(features, np.float32))
+        bias = self.parameter(f"{name}.bias", self.filled(features, 0.0))
         return self.node(Conv2d(padding=(kernel // 2,) * 4), (x, weight, bias), name)
 
     def pointwise(self, x: Node, name: str, weight: Array, bias: Array) -> Node:
@@ -113,7 +116,7 @@ class Builder:
 
     def prelu(self, x: Node, name: str) -> Node:
         """max(0, x) + slope·min(0, x) with one slope for all channels, `name`.weight [1]."""
-        slope = self.parameter(f"{name}.weight", np.full(1, 0.25, np.float32))
+        slope = self.parameter(f"{name}.weight", self.filled(1, 0.25))
         return self.node(PRelu(), (x, slope), name)
 
     def residual(self, branch: Node, x: Node, name: str, scale: float = 1.0) -> Node:
@@ -147,6 +150,10 @@ class Builder:
             )
         graph = Graph((x,), {"output": output})
         return Model(graph, architecture, scale, input_range, fixed=frozenset(self.fixed))
+
+    def filled(self, size: int, value: float) -> Array:
+        """The initial value of a bias, slope or statistic."""
+        return np.full(size, value, np.float32) if self.weights is None else _unset((size,))
 
     def _he(self, shape: tuple[int, ...]) -> Array:
         """The initial value of a convolution's weight; not drawn where weights are given."""
@@ -188,4 +195,6 @@ def check_at_least(low: int, **values: int) -> None:
 
 def _unset(shape: tuple[int, ...]) -> Array:
     """An array that takes no memory, whatever its shape: the place of a parameter that is not known."""
+    if prod(shape) > MAX_ELEMENTS:
+        raise ModelError(f"a parameter of shape {list(shape)} is beyond any network: the file is damaged")
     return np.broadcast_to(np.float32(0), shape)

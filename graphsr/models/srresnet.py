@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from graphsr.errors import ModelError
 from graphsr.ir import Node
 from graphsr.model import Model
@@ -75,8 +73,7 @@ def _res_block(net: Builder, x: Node, name: str, features: int) -> Node:
 
 
 def _batch_norm(net: Builder, x: Node, name: str) -> Node:
+    initial = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
     channels = net.channels(x)
-    zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
-    initial = {"weight": ones, "bias": zeros, "running_mean": zeros, "running_var": ones}
-    parameters = [net.parameter(f"{name}.{parameter}", value) for parameter, value in initial.items()]
+    parameters = [net.parameter(f"{name}.{kind}", net.filled(channels, value)) for kind, value in initial.items()]
     return net.node(BatchNorm(eps=1e-5), (x, *parameters), name)
