@@ -22,7 +22,19 @@ from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvTranspose2d
 
-from .numpy_kernel import Epilogue, Region, WeightCache, bands, carve, copy_padded, cut, scratch_bytes, slices, windows
+from .numpy_kernel import (
+    Epilogue,
+    Region,
+    WeightCache,
+    bands,
+    carve,
+    copy_padded,
+    cut,
+    distinct,
+    scratch_bytes,
+    slices,
+    windows,
+)
 
 PIXELS = 512
 """Output pixels of an im2col block: below, BLAS spends its time on packing the weights (measured)."""
@@ -55,30 +67,28 @@ class Im2col:
 
     @cached_property
     def scratch(self) -> int:
-        co, cig, *kernel = self.kernel
-        tall = max(self.blocks, key=lambda block: block.area)
-        values = co * tall.area * self.dtype.itemsize
-        extra = scratch_bytes(self.dtype, (co, tall.area)) + self.epilogue.temporaries(values)
-        if self._is_pointwise:
-            return extra
-        ci, count = cig * self.conv.groups, (tall.height, tall.width)
-        window = (ci, *under(self.conv, (kernel[0], kernel[1]), count))
-        return scratch_bytes(self.dtype, (ci, *kernel, *count), window) + extra
+        return max(self._scratch(block) for block in distinct(self.blocks))
+
+    def _scratch(self, block: Region) -> int:
+        (co, cig, kh, kw), count = self.kernel, (block.height, block.width)
+        values = scratch_bytes(self.dtype, (co, block.area))
+        if not self._is_pointwise:
+            ci = cig * self.conv.groups
+            values += scratch_bytes(self.dtype, (ci, kh, kw, *count), (ci, *under(self.conv, (kh, kw), count)))
+        return values + self.epilogue.temporaries(co * block.area * self.dtype.itemsize)
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         block, groups = self.blocks[unit], self.conv.groups
         co, height, width = output.shape[1:]
         inside = slice(block.top * width + block.left, (block.bottom - 1) * width + block.right)
-        y = output[block.n].reshape(groups, co // groups, height * width)[:, :, inside]
-        values, work = carve(scratch, output.dtype, (*y.shape[:2], block.area))
+        values, work = carve(scratch, output.dtype, (groups, co // groups, block.area))
         if self._is_pointwise:
             columns = inputs[0][block.n].reshape(groups, -1, height * width)[:, :, inside]
         else:
             columns = self._columns(inputs[0][block.n], block, work).reshape(groups, -1, block.area)
-        weight, target, operands = inputs[1], block.of(output), self.epilogue.operands(inputs, block, slice(None))
-        np.matmul(weight.reshape(groups, co // groups, -1), columns, out=y if self.epilogue.is_empty else values)
-        if not self.epilogue.is_empty:
-            self.epilogue.apply(values.reshape(target.shape), target, *operands)
+        np.matmul(inputs[1].reshape(groups, co // groups, -1), columns, out=values)
+        target = block.of(output)
+        self.epilogue.apply(values.reshape(target.shape), target, *self.epilogue.operands(inputs, block, slice(None)))
 
     def _columns(self, x: Array, block: Region, scratch: Array) -> Array:
         """columns[c, i, j, r, q] = x[c, s·r + d·i − p_top, s·q + d·j − p_left], zero outside x[C, H, W]."""
@@ -135,12 +145,13 @@ class Scatter:
 
     @cached_property
     def scratch(self) -> int:
+        return max(self._scratch(rows) for _, rows in self.bands)
+
+    def _scratch(self, rows: slice) -> int:
         groups, _, _, cog, _ = self.weight.shape
-        tallest = max(rows.stop - rows.start for _, rows in self.bands)
-        values = (groups, cog, tallest, self.width)
+        values = (groups, cog, rows.stop - rows.start, self.width)
         extra = self.epilogue.temporaries(prod(values) * self.weight.itemsize)
-        taps = max((self._taps(self._source(rows)) for _, rows in self.bands), key=prod)
-        return scratch_bytes(self.weight.dtype, taps, values) + extra
+        return scratch_bytes(self.weight.dtype, self._taps(self._source(rows)), values) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         n, rows = self.bands[unit]
@@ -206,10 +217,12 @@ class Depthwise:
 
     @cached_property
     def scratch(self) -> int:
-        tall = max(self.blocks, key=lambda block: block.area)
-        c = min(self._channels(tall), self.channels)
-        extra = self.epilogue.temporaries(self.dtype.itemsize * c * tall.area)
-        return scratch_bytes(self.dtype, *self._shapes(tall, c)) + extra
+        return max(self._scratch(block) for block in distinct(self.blocks))
+
+    def _scratch(self, block: Region) -> int:
+        c = min(self._channels(block), self.channels)
+        extra = self.epilogue.temporaries(self.dtype.itemsize * c * block.area)
+        return scratch_bytes(self.dtype, *self._shapes(block, c)) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         block, (x, weight) = self.blocks[unit], inputs[:2]

@@ -36,7 +36,18 @@ from graphsr.ops import Conv2d
 from graphsr.ops.winograd import R as TAPS
 from graphsr.ops.winograd import matrices
 
-from .numpy_kernel import Epilogue, Region, WeightCache, carve, copy_padded, cut, scratch_bytes, slices, windows
+from .numpy_kernel import (
+    Epilogue,
+    Region,
+    WeightCache,
+    carve,
+    copy_padded,
+    cut,
+    distinct,
+    scratch_bytes,
+    slices,
+    windows,
+)
 
 TILES = 128
 """Tiles of a block. Enough for the products to run near full speed, few enough that V and M stay in the cache of one
@@ -68,11 +79,13 @@ class Winograd:
 
     @cached_property
     def scratch(self) -> int:
-        tall = max(self.blocks, key=lambda block: block.area)
-        v, m = self._products(tall)
-        work = [scratch_bytes(self.weight.dtype, *shapes) for shapes in (self._input(tall), self._output(tall))]
-        extra = self.epilogue.temporaries(prod(self._output(tall)[1]) * self.weight.itemsize)
-        return scratch_bytes(self.weight.dtype, v, m) + max(work) + extra
+        return max(self._scratch(tiles) for tiles in distinct(self.blocks))
+
+    def _scratch(self, tiles: Region) -> int:
+        dtype = self.weight.dtype
+        work = max(scratch_bytes(dtype, *shapes) for shapes in (self._input(tiles), self._output(tiles)))
+        extra = self.epilogue.temporaries(prod(self._output(tiles)[1]) * dtype.itemsize)
+        return scratch_bytes(dtype, *self._products(tiles)) + work + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         tiles = self.blocks[unit]

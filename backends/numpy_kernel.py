@@ -81,6 +81,11 @@ def cut(batch: int, height: int, width: int, area: int) -> tuple[Region, ...]:
     return tuple(Region(n, *row, *column) for n in range(batch) for row in rows for column in columns)
 
 
+def distinct(blocks: Sequence[Region]) -> list[Region]:
+    """One region of each size: what a kernel must have scratch for."""
+    return list({(block.height, block.width): block for block in blocks}.values())
+
+
 def bands(rows: int, size: int, most: int) -> list[slice]:
     """Cut `rows` rows of `size` elements evenly into bands of at most `most` elements (but one row at least), and
     into `MIN_BLOCKS` bands where these still have a quarter of that."""
@@ -168,10 +173,6 @@ class Epilogue:
         for step, operands in before:
             step(*operands, out=source)
         last(*arguments, out=target)
-
-    @property
-    def is_empty(self) -> bool:
-        return self.bias is None and self.residual is None and self.activation is None
 
     def temporaries(self, nbytes: int) -> int:
         """Bytes that `apply` allocates for a block of `nbytes`."""
