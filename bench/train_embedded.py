@@ -265,8 +265,8 @@ def train(net: Wdsr, sampler: Sampler, args: argparse.Namespace, save: Saver) ->
 class Saver:
     """Writes the weight file every so often, and once more when SIGTERM or Ctrl-C ends the run early."""
 
-    def __init__(self, output: Path, photographs: Sequence[str], set5: Path | None) -> None:
-        self.output, self.photographs, self.set5 = output, photographs, set5
+    def __init__(self, output: Path, photographs: Sequence[str], init: Path | None, set5: Path | None) -> None:
+        self.output, self.photographs, self.init, self.set5 = output, photographs, init, set5
         self.stop_requested = False
         signal.signal(signal.SIGTERM, self._request_stop)
         signal.signal(signal.SIGINT, self._request_stop)
@@ -275,32 +275,37 @@ class Saver:
         self.stop_requested = True
 
     def __call__(self, net: Wdsr, step: int) -> str:
-        """Saves as float16 and returns the Set5 scores of exactly what was saved."""
+        """Saves as float16; returns the Set5 scores of exactly what was saved, and what the rounding cost."""
         tensors = {name: tensor.half() for name, tensor in folded(net).items()}
-        rounded = Wdsr(net.scale)
-        initialise(rounded, tensors)
-        score = "Set5 not measured" if self.set5 is None else set5_summary(rounded, self.set5)
+        metadata = self._metadata(net.scale, step)
+        cost = ""
+        if self.set5 is not None:
+            rounded = Wdsr(net.scale)
+            initialise(rounded, tensors)
+            scores, exact = set5_scores(rounded, self.set5), set5_scores(net, self.set5)
+            metadata["set5_psnr"] = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+            cost = f" (float16 costs {exact['mean'] - scores['mean']:.4f} dB)"
         with atomic_path(self.output) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata(net.scale, step, self.photographs, score))
-        return score
+            safetensors.torch.save_file(tensors, temporary, metadata)
+        return metadata["set5_psnr"] + cost
+
+    def _metadata(self, scale: int, step: int) -> dict[str, str]:
+        credits = (CREDITS[name] for name in self.photographs)
+        start = f"started from {self.init.name}, " if self.init else ""
+        return {
+            "architecture": "wdsr-a",
+            "scale": str(scale),
+            "rgb_mean": " ".join(map(str, RGB_MEAN)),
+            "training": f"{start}{step} steps of Adam on L1, antialiased bicubic x{scale} of {len(self.photographs)} "
+            f"photographs, torch {torch.__version__}, {datetime.date.today()}",
+            "set5_psnr": "not measured",
+            "credits": "; ".join(f"{credit.title} by {credit.author}, {credit.licence}" for credit in credits),
+            "licence": "Weights: MIT, as graphsr. Trained on the photographs under credits; no image data is included.",
+        }
 
 
-def metadata(scale: int, step: int, photographs: Sequence[str], score: str) -> dict[str, str]:
-    credits = (CREDITS[name] for name in photographs)
-    return {
-        "architecture": "wdsr-a",
-        "scale": str(scale),
-        "rgb_mean": " ".join(map(str, RGB_MEAN)),
-        "training": f"{step} steps of Adam on L1, antialiased bicubic x{scale} of {len(photographs)} photographs, "
-        f"torch {torch.__version__}, {datetime.date.today()}",
-        "set5_psnr": score,
-        "credits": "; ".join(f"{credit.title} by {credit.author}, {credit.licence}" for credit in credits),
-        "licence": "Weights: MIT, as graphsr. Trained on the photographs under credits; no image data is included.",
-    }
-
-
-def set5_summary(net: Wdsr, folder: Path) -> str:
-    """PSNR of luma in dB per image; `folder` holds set5/*.bmp and set5_lr_x{scale}/*.png."""
+def set5_scores(net: Wdsr, folder: Path) -> dict[str, float]:
+    """PSNR of luma in dB per image, and "mean"; `folder` holds set5/*.bmp and set5_lr_x{scale}/*.png."""
     scores = {}
     for path in sorted((folder / "set5").glob("*.bmp")):
         low = torch.from_numpy(read_rgb(folder / f"set5_lr_x{net.scale}" / f"{path.stem}.png"))
@@ -309,8 +314,7 @@ def set5_summary(net: Wdsr, folder: Path) -> str:
         height, width = out.shape[1:]
         image = out.permute(1, 2, 0).numpy()
         scores[path.stem] = psnr(image, read_rgb(path)[:height, :width], paper(net.scale))
-    each = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
-    return f"{np.mean(list(scores.values())):.3f} dB ({each})"
+    return {**scores, "mean": float(np.mean(list(scores.values())))}
 
 
 def read_rgb(path: Path) -> Bytes:
@@ -350,7 +354,7 @@ def main() -> None:
         initialise(net, safetensors.torch.load_file(args.init))
     count = sum(tensor.numel() for tensor in folded(net).values())
     print(f"{count} parameters, {len(sampler.cells)} cells of {len(photographs)} photographs", flush=True)
-    train(net, sampler, args, Saver(args.output, list(photographs), args.set5))
+    train(net, sampler, args, Saver(args.output, list(photographs), args.init, args.set5))
 
 
 if __name__ == "__main__":
