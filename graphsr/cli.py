@@ -141,8 +141,10 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what a checkpoint does not say (assumed values are shown by 'graphsr info')")
     group.add_argument("--res-scale", type=float, help="factor of the residual branches, e.g. 0.1 for EDSR 32x256")
     group.add_argument("--input-range", type=float, choices=(1.0, 255.0), help="value of white that the network takes")
+    group.add_argument("--network-range", type=float, help="width of the range that the first layer computes on")
     group.add_argument("--mean", type=_mean, metavar="R,G,B", help="RGB mean in 0..1 that the network subtracts")
     group.add_argument("--shuffle", choices=("crd", "dcr"), help="pixel shuffle order: crd PyTorch, dcr TensorFlow")
+    group.add_argument("--activation", help="activation of an ESPCN: tanh or relu")
 
 
 def _positive(text: str) -> int:

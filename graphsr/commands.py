@@ -23,7 +23,7 @@ from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.upscaling import Upscaler
 
-OVERRIDES = ("res_scale", "input_range", "mean", "shuffle")
+OVERRIDES = ("res_scale", "input_range", "network_range", "mean", "shuffle", "activation")
 
 
 def upscale(options: argparse.Namespace) -> int:

@@ -24,8 +24,6 @@ from typing import TypeAlias
 
 from graphsr.errors import GraphError
 
-Size: TypeAlias = "int | Dim"
-
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
@@ -155,6 +153,10 @@ class Dim:
 
     def __repr__(self) -> str:
         return f"Dim({self})"
+
+
+Size: TypeAlias = int | Dim
+"""A size that is known, or still open."""
 
 
 def smaller(a: Size, b: Size) -> Size:

@@ -27,7 +27,7 @@ import numpy as np
 
 from graphsr.dim import Dim, Size, product, substitute
 from graphsr.errors import GraphError, ShapeError
-from graphsr.op import Array, Op, op
+from graphsr.op import Array, Op, check_attributes, op
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "uint16", "bool")
 
@@ -133,6 +133,7 @@ class Node:
 
     def __post_init__(self) -> None:
         try:
+            check_attributes(self.op)
             type_ = self.op.infer(*(node.type for node in self.inputs))
         except (GraphError, *_MISTYPED) as error:
             types = ", ".join(str(node.type) for node in self.inputs)

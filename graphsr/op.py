@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from functools import cache
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy.typing as npt
 
@@ -19,7 +21,7 @@ from graphsr.errors import GraphError
 if TYPE_CHECKING:
     from graphsr.ir import TensorType
 
-Array: TypeAlias = "npt.NDArray[Any]"
+Array: TypeAlias = npt.NDArray[Any]
 
 OPS: dict[str, type[Op]] = {}
 """Every op by the name that the text form prints."""
@@ -81,6 +83,38 @@ def op(name: str) -> Callable[[T], T]:
 def attributes(op: Op) -> dict[str, Any]:
     """The fields of an op as a dict, in order."""
     return {f.name: getattr(op, f.name) for f in fields(op)}  # type: ignore[arg-type]  # every Op is a dataclass
+
+
+def check_attributes(op: Op) -> None:
+    """Raise `GraphError` unless every field has the type that the class declares: attributes come from files too."""
+    for name, hint in _hints(type(op)).items():
+        value = getattr(op, name)
+        expect(_fits(value, hint), f"attribute {name} must be {_words(hint)}, got {value!r}")
+
+
+@cache
+def _hints(cls: type[Op]) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}  # type: ignore[arg-type]  # every Op is a dataclass
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, choice) for choice in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[1:] == (...,):
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if isinstance(value, bool) and hint is not bool:
+        return False
+    return isinstance(value, int | float if hint is float else origin or hint)
+
+
+def _words(hint: Any) -> str:
+    return str(getattr(hint, "__name__", hint)) if get_origin(hint) is None else str(hint)
 
 
 def expect(condition: bool, message: str) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+import graphsr.ops  # noqa: F401  # fills OPS, where the parser looks
 from graphsr.dim import Dim, Size, larger, smaller
 from graphsr.errors import GraphError
 from graphsr.ir import Const, Graph, Input, Node, TensorType

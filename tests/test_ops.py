@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphsr.ir import Graph, Node
-from graphsr.op import OPS
+from graphsr.errors import GraphError
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import OPS, Op
+from graphsr.ops import Conv2d, Fused, Leaky, Relu, Slice, Softmax
 from graphsr.testing import LAYERS, Case, arrays, growth, tolerance
 from graphsr.textform import parse_graph
 
@@ -87,3 +89,23 @@ def test_inputs_are_not_written(name: str, data: st.DataObject) -> None:
         x.setflags(write=False)
     output = case.forward()
     assert not any(np.shares_memory(output, x) and output.flags.writeable for x in case.inputs)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Leaky(slope="a"),  # type: ignore[arg-type]
+        Softmax(axis=1.5),  # type: ignore[arg-type]
+        Softmax(axis=True),
+        Conv2d(stride=(1, 1, 1)),  # type: ignore[arg-type]
+        Conv2d(padding=[0, 0, 0, 0]),  # type: ignore[arg-type]
+        Fused(base=Relu(), activation=Conv2d()),  # type: ignore[arg-type]
+        Slice((0,), ("a",), (0,), (1,)),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_attributes_of_a_wrong_type_are_refused(op: Op) -> None:
+    """Attributes come from files: each has the type that its class declares, or there is no node."""
+    x = Node.input("x", TensorType("float32", (1, 2, 4, 4)))
+    with pytest.raises(GraphError, match=r"attribute .* must be"):
+        Node(op, (x,))
