@@ -46,7 +46,7 @@ from support import ROOT
 GOLDEN = ROOT / "tests" / "golden"
 CASES = graphs() | networks()
 drawn = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 each_pass = pytest.mark.parametrize("apply", DEFAULT, ids=lambda apply: apply.__name__)
 

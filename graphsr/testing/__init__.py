@@ -18,7 +18,8 @@ from graphsr.testing import (  # each enters its strategies in LAYERS
 )
 from graphsr.testing.cases import LAYERS, Case, arrays, distinct_arrays, growth, layer, tolerance
 from graphsr.testing.check import CHECKS, check_backend
-from graphsr.testing.graphs import GraphCase, graphs, networks
+from graphsr.testing.graphs import GraphCase, graphs
+from graphsr.testing.networks import networks
 
 __all__ = [
     "CHECKS",

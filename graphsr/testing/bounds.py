@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from graphsr.ir import Graph, Node
 from graphsr.op import Array, Op
-from graphsr.ops import BatchNorm, Conv2d, ConvTranspose2d, Dense, Div, Fused, Mul, PRelu, Shortcut
+from graphsr.ops import Activation, BatchNorm, Conv2d, ConvTranspose2d, Dense, Div, Fused, Mul, PRelu, Shortcut
 from graphsr.ops.conv import winograd_fits
 from graphsr.testing.cases import Case, growth, tolerance
 
@@ -45,37 +46,54 @@ def error_bounds(values: Mapping[Node, Array], dtype: str, most_growth: float = 
 
 
 def rounding(op: Op, inputs: tuple[Array, ...], output: Array, dtype: str, most_growth: float = 1.0) -> float:
-    """The rounding error of one op on exact inputs: `tolerance` for the length and the absolute value of its sums."""
+    """The rounding error of one op on exact inputs: `tolerance` for the length and the absolute value of its sums.
+
+    It holds for whatever values a test draws. Errors in proportion to √n, as for independent roundings, would be too
+    strict: equal or repeated values are rounded in the same direction again and again.
+    """
     if output.dtype.kind != "f" or not output.size:
         return 0.0
     terms = Case(op, inputs).terms
-    magnitude = max(1.0, *(_largest(x) for x in inputs)) ** 2
     match op:
-        case Fused(base, _, residual):
-            arguments = inputs[:-1] if residual else inputs
-            alpha, beta = (abs(residual.alpha), abs(residual.beta)) if residual else (1.0, 0.0)
-            inner = rounding(base, arguments, output, dtype, most_growth)
-            return alpha * inner + tolerance(dtype, 1, _largest(output) + beta * _largest(inputs[-1]))
+        case Fused(base, activation, residual):
+            inner = rounding(base, inputs[:-1] if residual else inputs, output, dtype, most_growth)
+            total = _largest(output)
+            if residual:
+                inner *= abs(residual.alpha)
+                total += abs(residual.beta) * _largest(inputs[-1])
+            return inner * (steepness(activation) if activation else 1) + tolerance(dtype, 1, max(1, total))
         case Conv2d() if winograd_fits(op, inputs[1].shape[2:]) and (worst := max(growth(op), most_growth)) > 1:
-            magnitude = worst * _largest(inputs[0]) * _largest(inputs[1])
+            return tolerance(dtype, terms, worst * _largest(inputs[0]) * _largest(inputs[1]))
         case Conv2d() | ConvTranspose2d() | Dense():
-            magnitude = _largest(_plain(op).forward(*map(np.abs, inputs))) / terms
+            return tolerance(dtype, terms, _largest(_plain(op).forward(*map(np.abs, inputs))) / terms)
         case BatchNorm():
             x, scale, bias, mean = map(np.abs, inputs[:4])
-            magnitude = _largest(op.forward(x, scale, bias, -mean, inputs[4]))
+            return tolerance(dtype, 1, _largest(op.forward(x, scale, bias, -mean, inputs[4])))
+    magnitude = max(1.0, *(_largest(x) for x in inputs)) ** 2
     return tolerance(dtype, terms, max(magnitude, _largest(output) / terms))
+
+
+@cache
+def steepness(activation: Activation) -> float:
+    """The largest slope of an activation, at least 1."""
+    x = np.linspace(-10, 10, 4001)
+    return max(1.0, _largest(activation.derivative(x, activation.forward(x))))
 
 
 def gains(op: Op, inputs: tuple[Array, ...]) -> tuple[float, ...]:
     """For each input the largest change of the output per change of that input.
 
-    1 for whatever is not listed: ops that move elements, pools, activations with slopes of at most 1.
+    1 for whatever is not listed: ops that move elements, and pools.
     """
     match op:
-        case Fused(base, _, residual):
+        case Fused(base, activation, residual):
+            slope = steepness(activation) if activation else 1.0
             if not residual:
-                return gains(base, inputs)
-            return (*(abs(residual.alpha) * g for g in gains(base, inputs[:-1])), abs(residual.beta))
+                return tuple(slope * g for g in gains(base, inputs))
+            alpha, beta = slope * abs(residual.alpha), slope * abs(residual.beta)
+            return (*(alpha * g for g in gains(base, inputs[:-1])), beta)
+        case Activation():
+            return (steepness(op),)
         case Conv2d() | ConvTranspose2d() | Dense():
             row = _largest(_plain(op).forward(np.ones_like(inputs[0]), np.abs(inputs[1])))
             weight, bias = Case(op, inputs).terms * _largest(inputs[0]), 1.0

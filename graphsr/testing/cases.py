@@ -95,16 +95,15 @@ def tolerance(dtype: str | np.dtype[Any], terms: int = 1, magnitude: float = 1.0
 
 
 def growth(op: Op) -> float:
-    """How much more rounding error the algorithm of an op admits than the plain sum; 1 but for Winograd.
+    """How much larger the rounding errors of an op's algorithm are than those of the plain sum; 1 but for Winograd.
 
-    In one dimension output i of F(m, 3) is Σ_k Aᵀ[i,k]·(G g)[k]·(Bᵀ d)[k]. With |g| and |d| at most 1 the absolute
-    terms that meet in it sum up to Σ_k |Aᵀ[i,k]|·Σ_j |G[k,j]|·Σ_l |Bᵀ[k,l]|, where the plain sum has 3. Both errors are
-    in proportion to these sums (Higham 2002, §3.1); two dimensions square the quotient. The transforms add at most
-    4α roundings to those of the sum of at least 9 products.
+    In one dimension output i of F(m, 3) is Σ_k Aᵀ[i,k]·(G g)[k]·(Bᵀ d)[k]. For g and d of root mean square 1 the
+    products in it have the squares Aᵀ[i,k]²·Σ_j G[k,j]²·Σ_l Bᵀ[k,l]², where the plain sum has three of 1. Errors that
+    are independent add up in their squares (Higham & Mary, "A new approach to probabilistic rounding error
+    analysis", 2019), so they grow by the root of the quotient, and in two dimensions by the quotient.
     """
     conv = op.base if isinstance(op, Fused) else op
     if not isinstance(conv, Conv2d) or not conv.algorithm.startswith("winograd"):
         return 1.0
-    AT, G, BT = (np.abs(matrix) for matrix in matrices(int(conv.algorithm[-1])))
-    absolute = float((AT @ (G.sum(axis=1) * BT.sum(axis=1))).max())
-    return (absolute / R) ** 2 * (1 + 4 * len(BT) / (R * R + 4))
+    AT, G, BT = (matrix**2 for matrix in matrices(int(conv.algorithm[-1])))
+    return float((AT @ (G.sum(axis=1) * BT.sum(axis=1))).max()) / R

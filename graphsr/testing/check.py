@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from graphsr.backend import Backend, Executable
@@ -29,8 +29,10 @@ from graphsr.errors import ShapeError
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
 from graphsr.testing.bounds import error_bounds, evaluate
-from graphsr.testing.cases import LAYERS, Case, arrays, growth
-from graphsr.testing.graphs import GraphCase, graphs, networks
+from graphsr.testing.cases import LAYERS, Case, growth
+from graphsr.testing.graphs import GraphCase, graphs
+from graphsr.testing.networks import networks
+from graphsr.testing.wide import repeated, wide_layers
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,13 @@ class Suite:
         """Run `body` on drawn cases; the smallest failing one is reported."""
 
         @seed(self.seed)
-        @settings(max_examples=self.examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=self.examples,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        )
         @given(strategy)
         def run(case: Any) -> None:
             body(case)
@@ -93,6 +101,16 @@ def layers_agree(suite: Suite) -> None:
 def graphs_agree(suite: Suite) -> None:
     """Random graphs, compiled with open sizes."""
     suite.for_all(suite.graphs(), lambda case: assert_agrees(suite.compile(case.graph), case))
+
+
+def wide_layers_agree(suite: Suite) -> None:
+    """Convolutions with the channels of real networks, and what follows them: whatever algorithm the passes choose."""
+
+    def body(case: GraphCase) -> None:
+        if _all_supported(suite.backend, case.graph):
+            assert_agrees(suite.compile(case.graph), case)
+
+    suite.for_all(wide_layers(), body)
 
 
 def networks_agree(suite: Suite) -> None:
@@ -171,7 +189,7 @@ def new_sizes_need_no_recompiling(suite: Suite) -> None:
             inputs = {}
             for name, x in case.inputs.items():
                 shape = tuple(n + more for n, more in zip(x.shape, grow, strict=True))
-                inputs[name] = np.resize(data.draw(arrays((61,))), shape)  # 61 is prime: no two rows are alike
+                inputs[name] = data.draw(repeated(shape))
             other = GraphCase(case.graph, inputs)
             if _fits(other):
                 assert_agrees(run, other)
@@ -232,6 +250,7 @@ def programs_explain_themselves(suite: Suite) -> None:
 
 CHECKS: tuple[Check, ...] = (
     layers_agree,
+    wide_layers_agree,
     graphs_agree,
     networks_agree,
     threads_give_the_same_bits,

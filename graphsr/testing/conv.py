@@ -11,15 +11,21 @@ PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 PADDING = st.tuples(*[st.integers(0, 2)] * 4)
 
 
+WINOGRAD = ["winograd_f2", "winograd_f4", "winograd_f6"]
+
+
 @layer("conv2d")
 def conv2d(draw: st.DrawFn) -> Case:
-    kernel, stride, dilation, padding = draw(PAIR), draw(PAIR), draw(PAIR), draw(PADDING)
-    groups, cig, cog = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    """Half of the cases fit Winograd, and may use it, on images of several tiles."""
+    groups, cig, cog, padding = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(PADDING)
+    if fits := draw(st.booleans()):
+        kernel, stride, dilation, groups = (3, 3), (1, 1), (1, 1), 1
+    else:
+        kernel, stride, dilation = draw(PAIR), draw(PAIR), draw(PAIR)
     low = [max(1, dilation[a] * (kernel[a] - 1) + 1 - padding[a] - padding[a + 2]) for a in (0, 1)]
-    size = tuple(low[a] + draw(st.integers(0, 5)) for a in (0, 1))
-    winograd = kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
-    choices = ["direct", "im2col", *(["winograd_f2", "winograd_f4", "winograd_f6"] if winograd else [])]
-    op = Conv2d(stride, padding, dilation, groups, draw(st.sampled_from(choices)))
+    size = tuple(low[a] + draw(st.integers(0, 8 if fits else 5)) for a in (0, 1))
+    algorithm = draw(st.sampled_from(["direct", "im2col", *(WINOGRAD if fits else [])]))
+    op = Conv2d(stride, padding, dilation, groups, algorithm)
     x = draw(arrays((draw(st.integers(1, 2)), groups * cig, *size)))
     weight = draw(arrays((groups * cog, cig, *kernel)))
     bias = (draw(arrays((groups * cog,))),) if draw(st.booleans()) else ()

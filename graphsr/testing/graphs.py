@@ -1,4 +1,4 @@
-"""Strategies for whole graphs: random ones over the table of ops, and small super-resolution networks.
+"""Strategy for whole graphs: random ones over the table of ops.
 
 Every graph has open sizes N, H and W and comes with arrays that bind them. Sizes stay small, so that a case takes
 milliseconds. Values stay small too: the weights of a layer are scaled until the absolute values behind an output sum
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -71,6 +72,10 @@ class GraphCase:
     def __repr__(self) -> str:
         return f"GraphCase(inputs of {self.shapes})\n{self.graph}"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How hypothesis shows a failing case: as text, without the arrays."""
+        printer.text(repr(self))
+
 
 def _any_node(node: Node) -> bool:
     return True
@@ -91,14 +96,6 @@ def graphs(draw: st.DrawFn, max_steps: int = 6, supports: Callable[[Node], bool]
     if draw(st.integers(0, 4)) == 0 and sketch.accepts(head := sketch.head(x)):
         outputs["class"] = head
     return sketch.case(outputs)
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> GraphCase:
-    """A small network of one of the families EDSR, WDSR-A, WDSR-B and SRResNet, with their pre- and post-processing."""
-    sketch = Sketch(draw, channels=3, low=5)
-    family = draw(st.sampled_from([_edsr, _wdsr, _srresnet]))
-    return sketch.case({"output": family(sketch, sketch.input)})
 
 
 class Sketch:
@@ -195,50 +192,6 @@ class Sketch:
         return self.node(Dense(), flat, self.weight((3, self.shape(x)[1]), (1,)), *self.bias(3))
 
 
-def _edsr(s: Sketch, image: Node) -> Node:
-    """Mean shift as 1x1 convolutions, residual blocks with residual scaling, global skip, sub-pixel upsampling."""
-    c, scale = 4, s.draw(st.integers(2, 3))
-    mean = s.vector(3)
-    x = skip = s.conv(s.shift(image, -mean), c)
-    for _ in range(s.draw(st.integers(1, 2))):
-        y = s.conv(s.node(Relu(), s.conv(x, c)), c)
-        x = s.node(Shortcut(s.draw(st.sampled_from([1.0, 0.1]))), y, x)
-    x = s.node(Shortcut(), s.conv(x, c), skip)
-    x = s.shuffle(s.conv(x, c * scale**2), scale, s.draw(st.sampled_from(["crd", "dcr"])))
-    return s.shift(s.conv(x, 3), mean)
-
-
-def _wdsr(s: Sketch, image: Node) -> Node:
-    """(x − mean) / range, wide activations (A: 3x3 pairs, B: 1x1 pairs and 3x3), two branches, and back again."""
-    c, wide, scale = 3, 6, 2
-    mean = s.vector(3)
-    z = s.arithmetic(Div(), s.arithmetic(Sub(), image, mean), np.array([2.0]))
-    x = s.conv(z, c)
-    kernel = s.draw(st.sampled_from([1, 3]))
-    for _ in range(s.draw(st.integers(1, 2))):
-        y = s.conv(s.node(Relu(), s.conv(x, wide, kernel)), c if kernel == 3 else 2, kernel)
-        x = s.node(Shortcut(0.5), y if kernel == 3 else s.conv(y, c), x)
-    total = s.node(Shortcut(), s.conv(x, 3 * scale**2), s.conv(z, 3 * scale**2))
-    y = s.shuffle(total, scale, s.draw(st.sampled_from(["crd", "dcr"])))
-    return s.arithmetic(Add(), s.arithmetic(Mul(), y, np.array([0.5])), mean)
-
-
-def _srresnet(s: Sketch, image: Node) -> Node:
-    """Batch normalisation behind every inner convolution, one PReLU slope per layer, tanh at the end."""
-    c = 4
-
-    def prelu(x: Node) -> Node:
-        return s.node(PRelu(), x, s.const(s.vector(1), "slope"))
-
-    x = skip = prelu(s.conv(image, c))
-    for _ in range(s.draw(st.integers(1, 2))):
-        y = prelu(_batch_norm(s, s.conv(x, c)))
-        x = s.node(Add(), _batch_norm(s, s.conv(y, c)), x)
-    x = s.node(Add(), _batch_norm(s, s.conv(x, c)), skip)
-    x = prelu(s.shuffle(s.conv(x, c * 4), 2, "crd"))
-    return s.node(Tanh(), s.conv(x, 3))
-
-
 Step = Callable[[Sketch, Node], Node]
 
 
@@ -275,7 +228,7 @@ def _weight_norm(s: Sketch, x: Node) -> Node:
     return s.node(Conv2d(padding=(1, 1, 1, 1)), x, s.node(WeightNorm(), v, g))
 
 
-def _batch_norm(s: Sketch, x: Node) -> Node:
+def batch_norm(s: Sketch, x: Node) -> Node:
     """|scale| ≤ 1 and variance ≥ 1; a third of them without shift, which may fold through padding."""
     c = s.shape(x)[1]
     scale, variance = s.vector(c, 0.5), 1 + np.abs(s.vector(c))
@@ -305,7 +258,7 @@ def _residual(s: Sketch, x: Node) -> Node:
     """f(x) joined with x, where f keeps the shape."""
     y = x
     for _ in range(s.draw(st.integers(1, 2))):
-        keeps = (_activation, _batch_norm, _arithmetic, lambda s, x: s.conv(x, s.shape(x)[1]))
+        keeps = (_activation, batch_norm, _arithmetic, lambda s, x: s.conv(x, s.shape(x)[1]))
         y = s.draw(st.sampled_from(keeps))(s, y)
     return s.join(y, x)
 
@@ -384,7 +337,7 @@ STEPS: tuple[Step, ...] = (
     _weight_norm,
     _activation,
     _activation,
-    _batch_norm,
+    batch_norm,
     _arithmetic,
     _arithmetic,
     _pointwise,
