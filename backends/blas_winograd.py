@@ -113,16 +113,13 @@ class Winograd:
         AT = _transforms(m, M.dtype)[0]
         pixels = self._pixels(tiles, output)
         for c in slices(M.shape[2], self._channels(tiles)):
-            Z, Y, _ = carve(work, M.dtype, *self._output(tiles, c.stop - c.start))
+            Z, Y, plane, _ = carve(work, M.dtype, *self._output(tiles, c.stop - c.start))
             np.matmul(AT, M[:, :, c].reshape(a, a, -1).swapaxes(0, 1), out=Z)
             np.matmul(Z.transpose(1, 2, 0), AT.T, out=Y)
-            rows = Y.reshape(m, c.stop - c.start, tiles.height, tiles.width * m)[..., : pixels.width]
-            target = pixels.of(output, c)
-            bias, residual = self.epilogue.operands(inputs, pixels, c)
-            for i in range(min(m, pixels.height)):
-                place = target[:, i::m]
-                rest = None if residual is None else residual[:, i::m]
-                self.epilogue.apply(rows[i, :, : place.shape[1]], place, bias, rest)
+            rows = Y.reshape(m, c.stop - c.start, tiles.height, tiles.width * m)
+            np.copyto(plane.reshape(-1, tiles.height, m, tiles.width * m), rows.transpose(1, 2, 0, 3))
+            values = plane[:, : pixels.height, : pixels.width]
+            self.epilogue.apply(values, pixels.of(output, c), *self.epilogue.operands(inputs, pixels, c))
 
     def _pixels(self, tiles: Region, output: Array) -> Region:
         """Where the tiles lie in the output; the last ones may reach over its edge."""
@@ -145,9 +142,9 @@ class Winograd:
         return (c, tiles.height * m + 2, tiles.width * m + 2), (a, a, c * tiles.area), (a, a, c * tiles.area)
 
     def _output(self, tiles: Region, channels: int | None = None) -> tuple[tuple[int, ...], ...]:
-        """Shapes of Z and Y for a chunk of channels (default: the largest)."""
+        """Shapes of Z, Y and the plane of pixels for a chunk of channels (default: the largest)."""
         a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[2])
-        return (a, m, c * tiles.area), (m, c * tiles.area, m)
+        return (a, m, c * tiles.area), (m, c * tiles.area, m), (c, tiles.height * m, tiles.width * m)
 
 
 def winograd_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: WeightCache) -> Winograd:
