@@ -62,7 +62,7 @@ class Winograd:
 
     m: int
     weight: Array
-    """U[α, α, Co, Ci]"""
+    """U[α, α, Ci, Co]: BLAS reads it faster this way round when there are few output channels."""
     padding: tuple[int, int, int, int]
     blocks: tuple[Region, ...]
     """In tiles."""
@@ -89,10 +89,11 @@ class Winograd:
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         tiles = self.blocks[unit]
-        a, co, ci, t = len(self.weight), *self.weight.shape[2:], tiles.area
+        a, ci, co, t = len(self.weight), *self.weight.shape[2:], tiles.area
         V, M, work = carve(scratch, output.dtype, *self._products(tiles))
         self._transform_input(inputs[0][tiles.n], tiles, V, work)
-        np.matmul(self.weight.reshape(a * a, co, ci), V.reshape(a * a, ci, t), out=M.reshape(a * a, co, t))
+        U = self.weight.reshape(a * a, ci, co).swapaxes(1, 2)
+        np.matmul(U, V.reshape(a * a, ci, t), out=M.reshape(a * a, co, t))
         self._transform_output(M, tiles, inputs, output, work)
 
     def _transform_input(self, x: Array, tiles: Region, V: Array, work: Array) -> None:
@@ -133,17 +134,17 @@ class Winograd:
 
     def _products(self, tiles: Region) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of V and M."""
-        a, co, ci = len(self.weight), *self.weight.shape[2:]
+        a, ci, co = len(self.weight), *self.weight.shape[2:]
         return (a, a, ci, tiles.area), (a, a, co, tiles.area)
 
     def _input(self, tiles: Region, channels: int | None = None) -> tuple[tuple[int, ...], ...]:
         """Shapes of P, Q and H for a chunk of channels (default: the largest)."""
-        a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[3])
+        a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[2])
         return (c, tiles.height * m + 2, tiles.width * m + 2), (a, a, c * tiles.area), (a, a, c * tiles.area)
 
     def _output(self, tiles: Region, channels: int | None = None) -> tuple[tuple[int, ...], ...]:
         """Shapes of Z, Y and the plane of pixels for a chunk of channels (default: the largest)."""
-        a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[2])
+        a, m, c = len(self.weight), self.m, channels or min(self._channels(tiles), self.weight.shape[3])
         return (a, m, c * tiles.area), (m, c * tiles.area, m), (c, tiles.height * m, tiles.width * m)
 
 
@@ -157,16 +158,16 @@ def winograd_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: Weigh
 
 
 def transform_weight(weight: Array, m: int) -> Array:
-    """U = G g Gᵀ for every pair of channels: weight[Co, Ci, 3, 3] -> U[α, α, Co, Ci], rounded once.
+    """U = G g Gᵀ for every pair of channels: weight[Co, Ci, 3, 3] -> U[α, α, Ci, Co], rounded once.
 
     As one product, (G ⊗ G) · vec(g), in float64; a band of output channels at a time, for its memory.
     """
     G = matrices(m)[1]
     co, ci = weight.shape[:2]
-    U = np.empty((len(G), len(G), co, ci), weight.dtype)
+    U = np.empty((len(G), len(G), ci, co), weight.dtype)
     for c in slices(co, 16):
         band = np.kron(G, G) @ weight[c].reshape(-1, TAPS * TAPS).T.astype(np.float64)
-        U[:, :, c] = band.reshape(len(G), len(G), -1, ci)
+        U[..., c] = band.reshape(len(G), len(G), -1, ci).swapaxes(2, 3)
     return U
 
 

@@ -224,6 +224,10 @@ def test_explain_names_the_kernels() -> None:
     assert "forward (no kernel)" in AsWritten().compile(softmax).explain({"x": (1, 2, 3, 4)})
 
 
+def fail(unit: int, worker: int) -> None:
+    raise IndexError(unit)
+
+
 def test_a_team_does_every_unit_once_and_reports_errors() -> None:
     for threads in (1, 2, 5):
         with Team(threads) as team:
@@ -238,7 +242,7 @@ def test_a_team_does_every_unit_once_and_reports_errors() -> None:
             assert done == Counter(range(100))
             assert workers <= set(range(threads))
             with pytest.raises(IndexError):
-                team.for_each(9, lambda unit, worker: done.update([[][unit]]))
+                team.for_each(9, fail)
 
 
 def blas_threads() -> set[int]:
