@@ -1,0 +1,272 @@
+"""check_backend finds what is wrong with a backend, passes those that are right, and so does the page in docs/."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphsr.backend import Backend, Executable, Program, Step, backends, get_backend
+from graphsr.errors import MissingExtraError
+from graphsr.ir import Graph, Node, replace_node
+from graphsr.op import Array
+from graphsr.ops import Conv2d
+from graphsr.passes import DEFAULT
+from graphsr.testing import CHECKS, check_backend
+from graphsr.testing.check import (
+    Check,
+    graphs_agree,
+    layers_agree,
+    layout_of_inputs_is_free,
+    nan_is_never_lost,
+    networks_agree,
+    new_sizes_need_no_recompiling,
+    programs_explain_themselves,
+    runs_are_independent,
+    threads_give_the_same_bits,
+    wide_layers_agree,
+    wrong_inputs_are_refused,
+)
+
+from support import ROOT
+
+each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+
+
+@each_check
+@pytest.mark.parametrize("name", sorted(backends()))
+def test_installed_backends(name: str, check: Check) -> None:
+    try:
+        backend = get_backend(name)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    check_backend(backend, checks=[check], examples=15)
+
+
+@each_check
+def test_the_default_passes_keep_every_property(check: Check) -> None:
+    """The reference behind the passes: what they build means the same to it."""
+    backend = get_backend("reference")
+    backend.passes = DEFAULT
+    check_backend(backend, checks=[check], examples=15)
+
+
+@dataclass
+class FaultyProgram:
+    """A program of the reference, with one thing wrong in how it runs."""
+
+    inner: Program
+    graph: Graph
+    threads: int
+    fault: Fault
+    memory: dict[str, Any]
+
+    def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        return self.fault(self, inputs)
+
+    @property
+    def planned_bytes(self) -> int:
+        return self.inner.planned_bytes
+
+    def steps(self) -> Sequence[Step]:
+        return self.inner.steps()
+
+
+Fault = Callable[[FaultyProgram, Sequence[Array]], Sequence[Array]]
+
+
+class Faulty(Backend):
+    name = "faulty"
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.memory: dict[str, Any] = {}
+
+    def program(self, graph: Graph, threads: int) -> FaultyProgram:
+        return FaultyProgram(get_backend("reference").program(graph, 1), graph, threads, self.fault, self.memory)
+
+
+def no_fault(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return program.inner.run(inputs)
+
+
+def a_thousandth_off(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return [y + np.float32(1e-3) * np.abs(y).max(initial=0) for y in program.inner.run(inputs)]
+
+
+def half_precision(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return [y.astype(np.float16).astype(y.dtype) for y in program.inner.run(inputs)]
+
+
+def other_dtype(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return [y.astype(np.float16) for y in program.inner.run(inputs)]
+
+
+def first_image_only(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return [np.repeat(y[:1], len(y), axis=0) for y in program.inner.run(inputs)]
+
+
+def remembers_the_batch(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    n = program.memory.setdefault("n", len(inputs[0]))
+    return [y[:n] for y in program.inner.run(inputs)]
+
+
+def depends_on_threads(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return [np.nextafter(y, np.inf) if program.threads == 3 else y for y in program.inner.run(inputs)]
+
+
+def writes_to_inputs(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    outputs = program.inner.run(inputs)
+    for x in inputs:
+        if x.flags.writeable:
+            x *= 2
+    return outputs
+
+
+def returns_its_own_buffers(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    outputs = program.inner.run(inputs)
+    key = str(program.graph)
+    kept: list[Array] = program.memory.setdefault(key, outputs)
+    for buffer, y in zip(kept, outputs, strict=True):
+        buffer[...] = y
+    return kept
+
+
+def returns_an_input(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    graph = program.graph
+    outputs = program.inner.run(inputs)
+    nodes = graph.outputs.values()
+    return [inputs[0] if node is graph.inputs[0] else y for node, y in zip(nodes, outputs, strict=True)]
+
+
+def remembers_results(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    kept = program.memory.setdefault(str(program.graph), program.inner.run(inputs))
+    return [y.copy() for y in kept]
+
+
+def shares_scratch_between_runs(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    program.memory["scratch"] = inputs
+    time.sleep(1e-3)
+    mine: Sequence[Array] = program.memory["scratch"]
+    return program.inner.run(mine)
+
+
+def ignores_strides(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return program.inner.run([x.ravel(order="K").reshape(x.shape) for x in inputs])
+
+
+def loses_nan(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    return [np.nan_to_num(y) if y.dtype.kind == "f" else y for y in program.inner.run(inputs)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        (a_thousandth_off, layers_agree),
+        (a_thousandth_off, wide_layers_agree),
+        (a_thousandth_off, graphs_agree),
+        (a_thousandth_off, networks_agree),
+        (half_precision, layers_agree),
+        (half_precision, graphs_agree),
+        (other_dtype, layers_agree),
+        (first_image_only, graphs_agree),
+        (first_image_only, new_sizes_need_no_recompiling),
+        (remembers_the_batch, new_sizes_need_no_recompiling),
+        (depends_on_threads, threads_give_the_same_bits),
+        (writes_to_inputs, runs_are_independent),
+        (returns_its_own_buffers, runs_are_independent),
+        (returns_an_input, runs_are_independent),
+        (remembers_results, runs_are_independent),
+        (shares_scratch_between_runs, runs_are_independent),
+        (ignores_strides, layout_of_inputs_is_free),
+        (loses_nan, nan_is_never_lost),
+    ],
+)
+def test_faults_are_found(fault: Fault, check: Check) -> None:
+    with pytest.raises(AssertionError, match=r"return (y|output)="):  # the failure shows the graph
+        check_backend(Faulty(fault), checks=[check], examples=30)
+
+
+class TestFaultsOfACompiler:
+    """A backend may also be wrong in what it makes of a graph."""
+
+    @staticmethod
+    def backend(change: Callable[[Node], Node]) -> Backend:
+        def compile_wrongly(graph: Graph) -> Graph:
+            return graph.map(lambda old, new: change(new))
+
+        backend = get_backend("reference")
+        backend.passes = (compile_wrongly,)
+        return backend
+
+    def test_sides_of_the_padding_exchanged(self) -> None:
+        def exchange(node: Node) -> Node:
+            if not isinstance(node.op, Conv2d):
+                return node
+            top, left, bottom, right = node.op.padding
+            return replace_node(node, op=replace(node.op, padding=(bottom, right, top, left)))
+
+        with pytest.raises(AssertionError, match="conv2d"):
+            check_backend(self.backend(exchange), checks=[layers_agree], examples=30)
+
+    def test_the_17th_channel_forgotten(self) -> None:
+        """A loop over blocks of 16 channels without its remainder: seen only by a layer that has one."""
+
+        def forget(node: Node) -> Node:
+            if not isinstance(node.op, Conv2d) or not node.inputs[1].is_const or node.inputs[1].type.dims[1] <= 16:
+                return node
+            weight = node.inputs[1].value.copy()
+            weight[:, weight.shape[1] // 16 * 16 :] = 0
+            return node.with_inputs((node.inputs[0], Node.const(weight), *node.inputs[2:]))
+
+        with pytest.raises(AssertionError, match="conv2d"):
+            check_backend(self.backend(forget), checks=[wide_layers_agree], examples=30)
+
+
+class TestFaultsOfTheInterface:
+    def test_nothing_supported(self) -> None:
+        class Idle(Faulty):
+            def supports(self, node: Node) -> bool:
+                return False
+
+        with pytest.raises(AssertionError, match="supports none of the ops"):
+            check_backend(Idle(no_fault), examples=1)
+
+    def test_wrong_inputs_accepted(self) -> None:
+        class Lenient(Executable):
+            def __call__(self, inputs: Any) -> dict[str, Array]:
+                return {name: np.zeros(1, np.float32) for name in self.outputs}
+
+        class Accepting(Faulty):
+            def compile(self, graph: Graph, *, threads: int | None = None) -> Executable:
+                return Lenient(self, graph, threads or 1)
+
+        with pytest.raises(AssertionError, match="no ShapeError"):
+            check_backend(Accepting(no_fault), checks=[wrong_inputs_are_refused])
+
+    def test_nothing_explained(self) -> None:
+        class Silent(FaultyProgram):
+            def steps(self) -> Sequence[Step]:
+                return []
+
+        class Mute(Faulty):
+            def program(self, graph: Graph, threads: int) -> FaultyProgram:
+                return Silent(**vars(super().program(graph, threads)))
+
+        with pytest.raises(AssertionError, match=r"steps\(\) is \[\]"):
+            check_backend(Mute(no_fault), checks=[programs_explain_themselves])
+
+
+def test_the_page_writes_a_small_backend_that_passes() -> None:
+    """docs/write-a-backend.md: the code runs as printed, in under 60 lines, and the backend is right."""
+    page = (ROOT / "docs" / "write-a-backend.md").read_text(encoding="utf-8")
+    backend_code, use, *_ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(backend_code.splitlines()) < 60
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(backend_code, "write-a-backend.md", "exec"), names)
+    exec(compile(use, "write-a-backend.md", "exec"), names)
