@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphsr.backend import Backend, Step
+from graphsr.backend import Backend, Step, node_macs
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
 from graphsr.ops import Activation, BatchNorm, Conv2d, ConvTranspose2d, DepthToSpace, PRelu, Reshape, Shortcut
@@ -151,14 +151,9 @@ class NumpyProgram:
 
     def steps(self) -> list[Step]:
         return [
-            Step(node.name, node.op.name, self.kernels[node].label, _macs(node), node.type.nbytes)
+            Step(node.name, node.op.name, self.kernels[node].label, node_macs(node), node.type.nbytes)
             for node in self.plan.order
         ]
-
-
-def _macs(node: Node) -> int:
-    macs = node.op.macs(tuple(child.type for child in node.inputs), node.type)
-    return int(macs)  # type: ignore[arg-type]  # the graph is bound
 
 
 def _aligned_empty(nbytes: int) -> Array:

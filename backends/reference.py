@@ -6,18 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from threadpoolctl import threadpool_limits
-
-from graphsr.backend import Backend, Step
+from graphsr.backend import Backend, Step, node_macs
 from graphsr.errors import BackendError
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
+
+from .workers import one_blas_thread
 
 
 class ReferenceBackend(Backend):
     """Every node by the `forward` of its op: what the others are held to.
 
-    Runs in the graph's own dtype (float32), or in float64 with `ReferenceBackend("float64")`.
+    Runs in the graph's own dtype (float32), or in float64 with `ReferenceBackend("float64")`. One thread, whatever is
+    asked for: a BLAS on several threads may round differently.
     """
 
     name = "reference"
@@ -28,7 +29,7 @@ class ReferenceBackend(Backend):
         self.passes = () if dtype == "float32" else (_to_float64,)
 
     def program(self, graph: Graph, threads: int) -> ReferenceProgram:
-        return ReferenceProgram(graph, threads)
+        return ReferenceProgram(graph)
 
 
 def _to_float64(graph: Graph) -> Graph:
@@ -38,13 +39,12 @@ def _to_float64(graph: Graph) -> Graph:
 @dataclass(frozen=True)
 class ReferenceProgram:
     graph: Graph
-    threads: int
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Evaluate in topological order; a value is dropped after its last use."""
         values: dict[Node, Array] = dict(zip(self.graph.inputs, inputs, strict=True))
         pending: Counter[Node] = self.graph.uses()
-        with threadpool_limits(self.threads, user_api="blas"):
+        with one_blas_thread():
             for node in self.graph.nodes():
                 if node not in values:
                     values[node] = node.op.forward(*(values[child] for child in node.inputs))
@@ -68,7 +68,7 @@ class ReferenceProgram:
 
     def steps(self) -> list[Step]:
         return [
-            Step(node.name, node.op.name, "forward", _macs(node), node.type.nbytes)
+            Step(node.name, node.op.name, "forward", node_macs(node), node.type.nbytes)
             for node in self.graph.nodes()
             if not isinstance(node.op, Input | Const)
         ]
@@ -76,8 +76,3 @@ class ReferenceProgram:
 
 def _bytes(node: Node) -> int:
     return 0 if isinstance(node.op, Const) else node.type.nbytes
-
-
-def _macs(node: Node) -> int:
-    macs = node.op.macs(tuple(child.type for child in node.inputs), node.type)
-    return int(macs)  # type: ignore[arg-type]  # the graph is bound

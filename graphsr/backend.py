@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from graphsr.errors import BackendError, ShapeError
+from graphsr.dim import Dim
+from graphsr.errors import BackendError, GraphError, ShapeError
 from graphsr.ir import Graph, Node
 from graphsr.op import Array
 from graphsr.passes import Pass, run_passes
@@ -37,6 +38,14 @@ class Step:
     macs: int
     nbytes: int
     note: str = ""
+
+
+def node_macs(node: Node) -> int:
+    """Multiply-accumulates of a node of a bound graph."""
+    macs = node.op.macs(tuple(child.type for child in node.inputs), node.type)
+    if isinstance(macs, Dim):
+        raise GraphError(f"{node.where()}: sizes are still open, bind the graph first")
+    return macs
 
 
 class Program(Protocol):
