@@ -16,6 +16,7 @@ the line.
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -32,7 +33,12 @@ from graphsr.op import OPS, Array, Op
 INLINE = 8
 """Constants of at most this many elements are printed with their values."""
 
+MAX_INTEGER = 2**64
+MAX_TERMS = 1000
+"""What a size may grow to while it is read: a hostile file must not make a short text into a long computation."""
+
 _BARE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-/]*\Z")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TOKEN = re.compile(
     r"\s*(?:(?P<node>%(?:\"(?:[^\"\\]|\\.)*\"|[A-Za-z0-9_][A-Za-z0-9_.\-/]*))"
     r"|(?P<string>\"(?:[^\"\\]|\\.)*\")"
@@ -47,7 +53,7 @@ def print_graph(graph: Graph) -> str:
     """The text form of a graph."""
     names = node_names(graph)
     lines = [_print_node(node, names) for node in graph.nodes()]
-    outputs = ", ".join(f"{_quote(name)}={_reference(node, names)}" for name, node in graph.outputs.items())
+    outputs = ", ".join(f"{_output(name)}={_reference(node, names)}" for name, node in graph.outputs.items())
     return "\n".join([*lines, f"return {outputs}"])
 
 
@@ -108,6 +114,10 @@ def _print_value(value: object) -> str:
 
 def _quote(name: str) -> str:
     return name if _BARE_NAME.match(name) else json.dumps(name)
+
+
+def _output(name: str) -> str:
+    return name if _WORD.match(name) else json.dumps(name)
 
 
 def _reference(node: Node, names: Mapping[Node, str]) -> str:
@@ -240,6 +250,8 @@ class _LineParser:
             target = _unquote(self.take("node")[1][1:])
             if target not in nodes:
                 raise GraphError(f"output {text!r} returns the unknown node %{target}")
+            if _unquote(text) in outputs:
+                raise GraphError(f"two outputs are called {text}")
             outputs[_unquote(text)] = nodes[target]
             if not self.accept(","):
                 self.take("end")
@@ -285,7 +297,7 @@ class _LineParser:
         kind, text = self.take()
         match kind, text:
             case "number", _:
-                return float(text) if any(c in text for c in ".e") else int(text)
+                return float(text) if any(c in text for c in ".e") else _integer(text)
             case "string", _:
                 return _unquote(text)
             case "mark", "-" if self.peek() != "-":
@@ -320,21 +332,26 @@ class _LineParser:
         return items[0] if len(items) == 1 and not comma else tuple(items)
 
 
+def _integer(text: str) -> int:
+    if len(text) > len(str(MAX_INTEGER)):
+        raise GraphError(f"the number {text[:30]}… is too large")
+    return int(text)
+
+
 def _arithmetic(sign: str, a: Any, b: Any) -> Any:
     if any(isinstance(x, bool) or not isinstance(x, int | float | Dim) for x in (a, b)):
         raise GraphError(f"{a!r} {sign} {b!r} is not arithmetic on sizes")
     if any(isinstance(x, float) for x in (a, b)) and any(isinstance(x, Dim) for x in (a, b)):
         raise GraphError(f"{a!r} {sign} {b!r} mixes a size and a real number")
-    match sign:
-        case "+":
-            return a + b
-        case "-":
-            return a - b
-        case "*":
-            return a * b
-    if b == 0:
+    if sign == "//" and b == 0:
         raise GraphError(f"{a!r} {sign} {b!r} divides by zero")
-    return a // b
+    if isinstance(a, Dim) and isinstance(b, Dim) and len(a.terms) * len(b.terms) > MAX_TERMS:
+        raise GraphError("a size has too many terms")
+    result = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv}[sign](a, b)
+    numbers = [factor for _, factor in result.terms] if isinstance(result, Dim) else [result]
+    if any(isinstance(n, int) and abs(n) > MAX_INTEGER for n in numbers):
+        raise GraphError("a size is too large")
+    return result
 
 
 def _make_op(name: str, attributes: dict[str, Any]) -> Op:
