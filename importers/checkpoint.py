@@ -56,7 +56,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = 4 << 30) -
         elif head.startswith(keras_hdf5.SIGNATURE):
             name = "Keras HDF5"
             tensors, metadata = keras_hdf5.read_keras(source, max_bytes)
-        elif safetensors_file.looks_like_safetensors(head, source.size):
+        elif safetensors_file.looks_like_safetensors(head):
             name = "safetensors"
             tensors, metadata = safetensors_file.read_safetensors(source)
         elif torch7.looks_like_torch7(head):

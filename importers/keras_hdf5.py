@@ -4,7 +4,9 @@ The file, or its group `model_weights`, has an attribute `layer_names`; each lay
 `weight_names`, and each weight a dataset of that path in the group. Long attributes are split into name0, name1, ….
 
 HDF5 is a C library that follows what the file says, so little is left to it: the file is handed over as a block of
-memory, only hard links are followed, and every type, size, filter and storage is looked at before data is read.
+memory, only hard links are followed, and every type, size and layout is looked at before data is read. Strings of
+variable length (keras_version, model_config) are not read at all: where the heap that holds them is damaged, HDF5 2.0
+allocates the 4 GB that a length can claim, or loops for ever.
 """
 
 from __future__ import annotations
@@ -24,20 +26,14 @@ from .byte_source import ByteSource
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_NAMES = 10_000
 MAX_NAMES_BYTES = 1 << 20
-MAX_TEXT = 4 << 20
-"""Characters of an attribute that is kept as metadata, such as the JSON in model_config."""
-MAX_EXPANSION = 16
-"""Decoded weights may take this many times the size of the file: weights hardly compress, zeros do a little."""
-_SLACK = 16 << 20
-_METADATA = ("backend", "keras_version", "model_config", "training_config")
 
 
 def read_keras(source: ByteSource, max_bytes: int) -> tuple[dict[str, Array], dict[str, str]]:
     """(tensors "layer/kernel", "layer/bias", … in the order of the layers; metadata with `layer_names`, one per line).
 
     A tensor is named by its layer's group and the last part of its weight name without ":0"; where a layer has that
-    part twice (a model inside a model), by the whole weight name. ModelError for damaged files, for those of
-    Keras 3 and for compressed data; MissingExtraError without h5py.
+    part twice (a model inside a model), by the whole weight name. ModelError for damaged files, for the .weights.h5 of
+    Keras 3 and for compressed or chunked data; MissingExtraError without h5py.
     """
     try:
         import h5py
@@ -52,7 +48,7 @@ def read_keras(source: ByteSource, max_bytes: int) -> tuple[dict[str, Array], di
     # HDF5 reports damage as any of these, from any call; this is the one place where they are turned into ours.
     try:
         with h5py.File(h5py.h5f.open(b"image in memory", h5py.h5f.ACC_RDONLY, access)) as file:
-            return _Reader(h5py, source, min(max_bytes, MAX_EXPANSION * source.size + _SLACK)).read(file)
+            return _Reader(h5py, source, min(max_bytes, source.size)).read(file)
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
         raise source.error("HDF5", f"the file is damaged or not understood: {error}") from error
 
@@ -84,9 +80,7 @@ class _Reader:
                 tensors[name] = self.array(self.member(group, weight), f"weight {name!r}")
         if not tensors:
             raise self.source.error("HDF5", "none of its layers has weights")
-        texts = {name: self.text(owner, name) for owner in (root, file) for name in _METADATA}
-        metadata = {name: text for name, text in texts.items() if text is not None}
-        return tensors, {"layer_names": "\n".join(layers), **metadata}
+        return tensors, {"layer_names": "\n".join(layers)}
 
     def without_layer_names(self, file: Any) -> str:
         keras3 = (b"layers", b"_layer_checkpoint_dependencies", b"vars")
@@ -138,38 +132,32 @@ class _Reader:
             raise self.source.error(f"{place}, {attribute}", "too many, repeated or unprintable names")
         return names
 
-    def text(self, owner: Any, attribute: str) -> str | None:
-        """A scalar attribute if it is a string of reasonable length, else None."""
-        if not self.h5py.h5a.exists(owner.id, attribute.encode()):
-            return None
-        if owner.attrs.get_id(attribute).shape != ():
-            return None
-        value = owner.attrs[attribute]
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        return text if isinstance(text, str) and len(text) <= MAX_TEXT else None
-
     def array(self, dataset: Any, place: str) -> Array:
-        """The elements of a dataset in native byte order, read-only, after everything about it has been checked."""
+        """The elements of a dataset in native byte order, read-only, after everything about it has been checked.
+
+        Only plain layouts are read, as Keras writes them. Chunks can claim a size that the file does not have, and
+        HDF5 takes minutes to fill in a million missing ones; a compressed chunk is expanded without a limit.
+        """
         if not isinstance(dataset, self.h5py.Dataset) or dataset.shape is None:
             raise self.source.error(place, "not an array")
         properties = dataset.id.get_create_plist()
-        if properties.get_nfilters():
-            raise self.source.error(place, "it is compressed; store it plainly: h5repack -f NONE old.h5 new.h5")
-        if properties.get_external_count() or dataset.is_virtual:
+        if properties.get_layout() not in (self.h5py.h5d.CONTIGUOUS, self.h5py.h5d.COMPACT):
+            raise self.source.error(
+                place, "it is compressed, chunked or virtual; store it plainly: h5repack -l CONTI -f NONE old.h5 new.h5"
+            )
+        if properties.get_external_count():
             raise self.source.error(place, "its data lies in other files, which are not read")
         dtype = dataset.dtype
         if dtype.kind not in "fiub" or dtype.itemsize > 8:
             raise self.source.error(place, f"elements of type {dtype}; numbers of at most 64 bits are expected")
-        chunk = prod(dataset.chunks or ()) * dtype.itemsize
         self.allowed -= prod(dataset.shape) * dtype.itemsize
-        if self.allowed < 0 or chunk > self.source.size:
+        if self.allowed < 0:
             raise self.source.error(
-                place,
-                f"shape {dataset.shape}: the weights are larger than max_bytes or than a file of this size can hold",
+                place, f"shape {dataset.shape}: the weights take more than the file, or than max_bytes"
             )
         array: Array = np.asarray(dataset[()]).astype(dtype.newbyteorder("="), copy=False)
         if dtype.kind == "b":
-            array = array.view(np.uint8) != 0
+            array = np.asarray(array.view(np.uint8) != 0)
         array.flags.writeable = False
         return array
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from graphsr.op import Array
 
 from .byte_source import ByteSource
-from .pickle_vm import load_pickle
+from .pickle_vm import MAX_BYTES, load_pickle
 from .stored_tensors import Budget, decode, element_size, view
 from .stored_zip import Entry, read_entries
 from .torch_objects import Storage, Tensor, TorchRules
@@ -36,6 +36,8 @@ def read_zip(source: ByteSource, max_bytes: int) -> Contents:
     entries = read_entries(source)
     root = _root_folder(source, entries)
     program = entries[f"{root}/data.pkl"]
+    if program.size > MAX_BYTES:
+        raise source.error("data.pkl", f"{program.size} bytes (at most {MAX_BYTES} are allowed)")
     program.read(source)  # for its checksum
     rules = TorchRules()
     value, end = load_pickle(source, program.start, program.start + program.size, rules, "data.pkl")

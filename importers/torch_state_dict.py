@@ -19,6 +19,7 @@ PREFIXES = ("module.", "netG.", "generator.")
 COMPANIONS = ("discriminator", "generator_ema", "data_preprocessor", "step_counter")
 """What stands beside `generator.` in a checkpoint of mmagic; also everything whose name ends in `_loss`."""
 
+MAX_WRAPPERS = 8
 MAX_DEPTH = 32
 MAX_VISITED = 250_000
 MAX_NAME = 512
@@ -49,7 +50,7 @@ def state_dict(root: object, source: ByteSource) -> tuple[dict[str, Tensor], dic
 def _unwrap(root: object, metadata: dict[str, str]) -> tuple[object, list[str]]:
     """What the wrappers hold, and their keys from the outside in; their scalars go to `metadata`."""
     wrappers: list[str] = []
-    while isinstance(root, dict) and len(wrappers) < MAX_DEPTH:
+    while isinstance(root, dict) and len(wrappers) < MAX_WRAPPERS:
         _collect_scalars(root, metadata)
         candidates = [key for key in WRAPPERS if key in root] or (list(root) if len(root) == 1 else [])
         key = next((key for key in candidates if _is_state(root[key])), None)
