@@ -66,9 +66,8 @@ def affine_of(node: Node) -> tuple[Node, Affine] | None:
     match node:
         case Node(BatchNorm() as norm, (x, *parameters)) if all(p.is_const for p in parameters):
             scale, bias, mean, var = (p.value.astype(np.float64) for p in parameters)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                factor = scale / norm.deviation(var)
-                return affine_map(x, node.type, factor, bias - mean * factor)
+            factor = scale / norm.deviation(var)
+            return affine_map(x, node.type, factor, bias - mean * factor)
         case Node(Conv2d(), (x, weight, *bias)) if is_pointwise(node) and weight.type.shape[0] == weight.type.shape[1]:
             matrix = weight.value[:, :, 0, 0].astype(np.float64)
             if (matrix == np.diag(matrix.diagonal())).all():
@@ -77,8 +76,7 @@ def affine_of(node: Node) -> tuple[Node, Affine] | None:
             for x, other, table in ((a, b, ARITHMETIC), (b, a, REVERSED)):
                 constant = _per_channel(other, node.type)
                 if constant is not None and type(op) in table:
-                    with np.errstate(divide="ignore"):
-                        return affine_map(x, node.type, *table[type(op)](constant))
+                    return affine_map(x, node.type, *table[type(op)](constant))
     return None
 
 
@@ -201,8 +199,7 @@ def parameters(layer: Node) -> tuple[Array, Array]:
 def with_parameters(layer: Node, x: Node, weight: Array, bias: Array, folded: Node) -> Node | None:
     """The layer on `x` with other (float64) parameters, that stands for `folded` as well; None if not finite."""
     old_weight, *old_bias = layer.inputs[1:]
-    with np.errstate(over="ignore"):
-        new_weight, new_bias = (array.astype(old_weight.type.dtype) for array in (weight, bias))
+    new_weight, new_bias = (array.astype(old_weight.type.dtype) for array in (weight, bias))
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return None
     constants = [Node.const(new_weight, old_weight.name, old_weight.origin)]
