@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -297,7 +298,11 @@ class Saver:
         return {
             "architecture": "wdsr-a",
             "scale": str(scale),
-            "rgb_mean": " ".join(map(str, RGB_MEAN)),
+            "input_range": "255",  # from here to shuffle: what the importer would otherwise have to assume
+            "network_range": "2",
+            "mean": json.dumps(RGB_MEAN),
+            "res_scale": "1",
+            "shuffle": "crd",
             "training": f"{start}{step} steps of Adam on L1, antialiased bicubic x{scale} of {len(self.photographs)} "
             f"photographs, torch {torch.__version__}, {datetime.date.today()}",
             "set5_psnr": "not measured",

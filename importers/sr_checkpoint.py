@@ -65,7 +65,7 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Model:
         model,
         inferred={name: str(value) for name, value in {"family": found.family, **found.read, **said}.items()},
         assumptions=tuple(_sentence(name, found.assumed[name]) for name in left if chosen[name] is not None),
-        provenance=_provenance(checkpoint),
+        provenance=_provenance(checkpoint, found),
     )
 
 
@@ -104,8 +104,7 @@ def _sentence(name: str, assumed: Assumed) -> str:
     return f"{name}={assumed.value!r}: the file does not say; {assumed.reason}. Set {name}= to change it."
 
 
-def _provenance(checkpoint: Checkpoint) -> dict[str, str]:
-    known = {"file": Path(checkpoint.path).name, "format": checkpoint.format, "sha256": checkpoint.sha256}
-    return known | {
-        name: text for name, text in checkpoint.metadata.items() if name not in NOT_PROVENANCE | known.keys()
-    }
+def _provenance(checkpoint: Checkpoint, found: Recognised) -> dict[str, str]:
+    known = NOT_PROVENANCE | found.assumed.keys() | found.read.keys()
+    told = {name: text for name, text in checkpoint.metadata.items() if name not in known}
+    return {**told, "file": Path(checkpoint.path).name, "format": checkpoint.format, "sha256": checkpoint.sha256}

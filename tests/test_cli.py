@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from graphsr import cli
 from graphsr.errors import GraphsrError
 from graphsr.imagefile import ImageFile, read_image, write_image
+from graphsr.importers.checkpoint import read_checkpoint
+from graphsr.importers.safetensors_file import write_safetensors
 
 from support import ROOT
 
@@ -130,10 +133,22 @@ def test_a_refused_model_is_3(tmp_path: Path, command: list[str]) -> None:
 def test_info_names_what_it_knows(tmp_path: Path) -> None:
     done = graphsr("info", "wdsr-x2", "--svg", tmp_path / "graph.svg")
     assert done.returncode == 0
-    for words in ("WDSR-A", "x2", "parameters", "receptive field", "MACs per input pixel", "assumed:"):
+    for words in ("WDSR-A", "x2", "parameters", "receptive field", "MACs per input pixel", "credits"):
         assert words in done.stdout
+    assert "assumed:" not in done.stdout
     assert (tmp_path / "graph.svg").read_text().startswith("<svg")
     assert "return output=" in graphsr("info", "wdsr-x2", "--graph").stdout
+
+
+def test_what_is_assumed_is_said_and_can_be_set(tmp_path: Path) -> None:
+    with as_file(files("graphsr.weights") / "wdsr-x2.safetensors") as path:
+        tensors = read_checkpoint(path).tensors
+    write_safetensors(tmp_path / "bare.safetensors", tensors, {})
+    assert "assumed: res_scale=1.0" in graphsr("info", tmp_path / "bare.safetensors").stdout
+    told = graphsr("info", tmp_path / "bare.safetensors", "--res-scale", "0.5", "--mean", "0.5,0.5,0.5").stdout
+    assert "assumed: shuffle" in told
+    assert "assumed: res_scale" not in told
+    assert "assumed: mean" not in told
 
 
 def test_convert_and_use(tmp_path: Path) -> None:

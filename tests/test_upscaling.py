@@ -10,7 +10,9 @@ from hypothesis.extra.numpy import arrays as any_arrays
 
 import graphsr
 from graphsr.dim import Dim
+from graphsr.imagefile import read_image
 from graphsr.ir import Graph, Node, TensorType
+from graphsr.metrics import paper, psnr
 from graphsr.model import Model
 from graphsr.ops import Resize
 from graphsr.upscaling import Upscaler
@@ -102,16 +104,23 @@ def test_too_large_for_memory_is_refused_before_it_is_taken(monkeypatch: pytest.
         Upscaler(nearest_x2(), backend="reference")(np.zeros((64, 64), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("backend", ["reference", "numpy"])
-@pytest.mark.parametrize("scale", [2, 4])
-def test_embedded_models_beat_bicubic_on_a_real_picture(scale: int, backend: str) -> None:
-    from graphsr.imagefile import read_image
-    from graphsr.metrics import paper, psnr
+@pytest.mark.parametrize(("scale", "gain"), [(2, 1.5), (4, 1.2)])
+def test_embedded_models_beat_bicubic_on_set5(scale: int, gain: float) -> None:
+    """Mean PSNR of luma, `scale` pixels of border cut. The interpolation alone reaches 33.97 and 28.63 dB."""
+    ours, bicubic = [], []
+    for name in ("baby", "bird", "butterfly", "head", "woman"):
+        low = read_image(data_path(f"images/set5_lr_x{scale}/{name}.png")).pixels
+        big = graphsr.upscale(low, model=f"wdsr-x{scale}")
+        high = read_image(data_path(f"images/set5/{name}.bmp")).pixels[: big.shape[0], : big.shape[1]]
+        smooth = Resize(scale=(scale, scale), mode="cubic").forward(low.transpose(2, 0, 1)[None].astype(np.float32))
+        rounded = np.clip(np.rint(smooth[0].transpose(1, 2, 0)), 0, 255).astype(np.uint8)
+        ours.append(psnr(big, high, paper(scale)))
+        bicubic.append(psnr(rounded, high, paper(scale)))
+    assert np.mean(bicubic) == pytest.approx({2: 33.97, 4: 28.63}[scale], abs=0.01)
+    assert np.mean(ours) >= np.mean(bicubic) + gain
 
-    low = read_image(data_path(f"images/set5_lr_x{scale}/butterfly.png")).pixels
-    high = read_image(data_path("images/set5/butterfly.bmp")).pixels
-    big = graphsr.upscale(low, model=f"wdsr-x{scale}", backend=backend)
-    plain = Resize(scale=(scale, scale), mode="cubic").forward(low.transpose(2, 0, 1)[None].astype(np.float32))
-    plain = np.clip(np.rint(plain[0].transpose(1, 2, 0)), 0, 255).astype(np.uint8)
-    high = high[: big.shape[0], : big.shape[1]]
-    assert psnr(big, high, paper(scale)) > psnr(plain, high, paper(scale)) + 1.0
+
+def test_backends_agree_on_a_real_picture() -> None:
+    low = read_image(data_path("images/set5_lr_x4/butterfly.png")).pixels
+    a, b = (graphsr.upscale(low, model="wdsr-x2", backend=name).astype(int) for name in ("reference", "numpy"))
+    assert np.abs(a - b).max() <= 1  # one grey level, where a value lies on the edge of rounding
