@@ -93,9 +93,9 @@ def check_attributes(op: Op) -> None:
 
 
 @cache
-def _hints(cls: type[Op]) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in fields(cls)}  # type: ignore[arg-type]  # every Op is a dataclass
+    return {f.name: hints[f.name] for f in fields(cls)}
 
 
 def _fits(value: object, hint: Any) -> bool:
