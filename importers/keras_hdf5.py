@@ -41,16 +41,20 @@ def read_keras(source: ByteSource, max_bytes: int) -> tuple[dict[str, Array], di
         raise MissingExtraError(
             f"{source.path}: reading Keras files needs h5py; install it with: pip install 'graphsr[keras]'"
         ) from error
-    image = source.read(0, source.size, "whole file")
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fapl_core(backing_store=False)
-    access.set_file_image(image)
     # HDF5 reports damage as any of these, from any call; this is the one place where they are turned into ours.
     try:
-        with h5py.File(h5py.h5f.open(b"image in memory", h5py.h5f.ACC_RDONLY, access)) as file:
+        with _open_in_memory(h5py, source) as file:
             return _Reader(h5py, source, min(max_bytes, source.size)).read(file)
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
         raise source.error("HDF5", f"the file is damaged or not understood: {error}") from error
+
+
+def _open_in_memory(h5py: Any, source: ByteSource) -> Any:
+    """The file as an h5py.File. Each copy of its bytes is dropped as soon as HDF5 has made the next one."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fapl_core(backing_store=False)
+    access.set_file_image(source.read(0, source.size, "whole file"))
+    return h5py.File(h5py.h5f.open(b"image in memory", h5py.h5f.ACC_RDONLY, access))
 
 
 @dataclass

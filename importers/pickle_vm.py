@@ -28,6 +28,7 @@ MAX_OPCODES = 250_000
 """About 20 opcodes describe a tensor, so this is room for 4000 parameters with the state of their optimiser."""
 MAX_BYTES = 8 << 20
 MAX_STRING = 1 << 20
+MAX_NAME = 256
 MAX_INTEGER_BYTES = 16
 _WINDOW = 1 << 16
 
@@ -61,7 +62,7 @@ class _Stream:
 
     def __init__(self, source: ByteSource, start: int, end: int, place: str) -> None:
         self._source, self._start, self._place = source, start, place
-        self._end = min(end, source.size)
+        self._end = min(end, source.size, start + MAX_BYTES)
         self._window = b""
         self._window_at = start
         self._next = 0  # in the window
@@ -74,22 +75,26 @@ class _Stream:
         return self._source.error(f"{self._place}, byte {self.position - self._start}", problem)
 
     def take(self, count: int) -> bytes:
-        last = self._next + count
-        if last > len(self._window):
-            self._refill(count)
-            last = count
-        data = self._window[self._next : last]
-        self._next = last
+        if self._next + count > len(self._window):
+            self._fill(count)
+            if count > len(self._window):
+                raise self.error(f"{count} more bytes are needed; the pickle ends or is longer than {MAX_BYTES} bytes")
+        data = self._window[self._next : self._next + count]
+        self._next += count
         return data
 
     def line(self) -> str:
-        """Characters up to the next newline, which is taken and left out."""
-        found = bytearray()
-        while (byte := self.take(1)) != b"\n":
-            found += byte
-            if len(found) > 256:
-                raise self.error("a module or class name of more than 256 bytes")
-        return self.text(bytes(found))
+        """The name up to the next newline, which is taken and left out."""
+        if self._next + MAX_NAME >= len(self._window):
+            self._fill(MAX_NAME + 1)
+        last = self._window.find(b"\n", self._next, self._next + MAX_NAME + 1)
+        if last < 0:
+            raise self.error(f"a module or class name of more than {MAX_NAME} bytes")
+        name = self.text(self._window[self._next : last])
+        if not name.isprintable():
+            raise self.error("a module or class name with unprintable characters")
+        self._next = last + 1
+        return name
 
     def text(self, data: bytes) -> str:
         try:
@@ -97,12 +102,9 @@ class _Stream:
         except UnicodeDecodeError as error:
             raise self.error("a string is not UTF-8") from error
 
-    def _refill(self, count: int) -> None:
+    def _fill(self, count: int) -> None:
+        """Let the window begin at the next byte and have at least `count` bytes if the pickle has."""
         at = self.position
-        if at + count > self._end:
-            raise self.error(f"the pickle ends where {count} more bytes are needed")
-        if at + count - self._start > MAX_BYTES:
-            raise self.error(f"the pickle is longer than {MAX_BYTES} bytes")
         size = min(max(count, _WINDOW), self._end - at)
         self._window, self._window_at, self._next = self._source.read(at, size, self._place), at, 0
 

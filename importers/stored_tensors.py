@@ -80,7 +80,7 @@ def element_size(kind: str, source: ByteSource, place: str) -> int:
     """Bytes per element of `kind`; ModelError for a type that is not read, such as float8_e4m3fn or complex64."""
     code = STORED_AS.get(kind)
     if code is None:
-        raise source.error(place, f"element type {kind} is not supported (supported: {', '.join(STORED_AS)})")
+        raise source.error(place, f"element type {kind!r} is not supported (supported: {', '.join(STORED_AS)})")
     return np.dtype(code).itemsize
 
 

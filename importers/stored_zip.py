@@ -113,10 +113,8 @@ def _directory(source: ByteSource, data: bytes, count: int) -> list[_Record]:
         if at + _CENTRAL.size > len(data):
             raise source.error(place, "the directory ends too early")
         fields = _CENTRAL.unpack_from(data, at)
-        signature, _, _, flags, method, _, _, crc32, packed, size, name_length, extra_length, comment_length = fields[
-            :13
-        ]
-        header = fields[16]
+        signature, _, _, flags, method, _, _, crc32, packed, size, *lengths, _, _, _, header = fields
+        name_length, extra_length, comment_length = lengths
         name_at = at + _CENTRAL.size
         extra_at = name_at + name_length
         at = extra_at + extra_length + comment_length
@@ -124,12 +122,11 @@ def _directory(source: ByteSource, data: bytes, count: int) -> list[_Record]:
             raise source.error(place, "not a directory entry")
         name = _decode(source, data[name_at:extra_at], place)
         place = f"zip entry {name!r}"
-        size, packed, header = _zip64_fields(
-            source, data[extra_at : extra_at + extra_length], size, packed, header, place
-        )
+        extra = data[extra_at : extra_at + extra_length]
+        size, packed, header = _zip64_fields(source, extra, size, packed, header, place)
         if method != 0 or packed != size:
             raise source.error(
-                place, "it is compressed; PyTorch stores its entries, so pack them again without compression"
+                place, "it is compressed; PyTorch does not do this, so pack it again without compression"
             )
         if flags & _ENCRYPTED:
             raise source.error(place, "it is encrypted")

@@ -83,14 +83,11 @@ def looks_like_torch7(head: bytes) -> bool:
     if len(head) < 16:
         return False
     tag, reference, length = struct.unpack_from("<3i", head)
-    if tag == _TABLE and 0 < reference < MAX_OBJECTS and length >= 0:
-        return int.from_bytes(head[12:16], "little") <= max(_REFERENCED_FUNCTIONS)
-    return (
-        tag == _TORCH
-        and 0 < reference < MAX_OBJECTS
-        and head[12 : 12 + max(length, 0)][:64].isascii()
-        and 0 < length < 64
-    )
+    if tag not in (_TABLE, _TORCH) or not 0 < reference < MAX_OBJECTS:
+        return False
+    if tag == _TABLE:
+        return length >= 0 and int.from_bytes(head[12:16], "little") <= max(_REFERENCED_FUNCTIONS)
+    return 0 < length < 64 and head[12 : 12 + length].isascii()
 
 
 def looks_like_torch7_text(head: bytes) -> bool:
@@ -251,7 +248,7 @@ class _Reader:
             return data.decode("latin-1")  # Lua's strings are bytes
 
     def error(self, path: str, problem: str) -> ModelError:
-        return self.source.error(f"{path}, before byte {self.at}", problem)
+        return self.source.error(f"{path!r}, before byte {self.at}", problem)
 
 
 def _tensors(tree: object, source: ByteSource) -> dict[str, Array]:

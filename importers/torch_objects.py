@@ -18,6 +18,8 @@ from .stored_tensors import MAX_RANK, STORED_AS, Layout
 REFUSED_KINDS = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "complex64", "complex128")
 """Element types that may be named but not used: the error then names the tensor."""
 
+_KINDS = frozenset((*STORED_AS, *REFUSED_KINDS))
+
 _KIND_OF_STORAGE: dict[tuple[str, str], str | None] = {
     ("torch", "DoubleStorage"): "float64",
     ("torch", "FloatStorage"): "float32",
@@ -122,7 +124,7 @@ class TorchRules:
             return Function(_FUNCTIONS[known])
         if known in _KIND_OF_STORAGE:
             return StorageType(_KIND_OF_STORAGE[known])
-        if module == "torch" and name in (*STORED_AS, *REFUSED_KINDS):
+        if module == "torch" and name in _KINDS:
             return ElementKind(name)
         if module.startswith("torch.nn.modules.") and all(part.isidentifier() for part in (*module.split("."), name)):
             return ModuleClass(f"{module}.{name}")
@@ -142,7 +144,8 @@ class TorchRules:
             case Function("Counter"), (dict(counts),):
                 return counts
             case Function("set"), (list(members),):
-                return members
+                self._charge(members)
+                return frozenset(simple_key(member) for member in members)
             case Function("rebuild_tensor"), (storage, offset, size, stride):
                 return _tensor(storage, None, offset, size, stride)
             case Function("rebuild_tensor_v2"), (storage, offset, size, stride, _, _, *metadata):
@@ -183,10 +186,14 @@ class TorchRules:
             raise ValueError(f"storage {key!r} is declared twice, with different types or sizes")
         return storage
 
-    def _dict_of(self, pairs: list[object]) -> dict[object, object]:
-        self._copied += len(pairs)  # one list may be named by many calls
+    def _charge(self, items: list[object]) -> None:
+        """One list may be an argument of many calls; what they copy is bounded in all."""
+        self._copied += len(items)
         if self._copied > MAX_OPCODES:
             raise ValueError("more entries than a checkpoint has")
+
+    def _dict_of(self, pairs: list[object]) -> dict[object, object]:
+        self._charge(pairs)
         result = {}
         for pair in pairs:
             match pair:

@@ -8,7 +8,7 @@ keep the network beside its discriminator and losses.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .byte_source import ByteSource
@@ -50,10 +50,11 @@ def state_dict(root: object, source: ByteSource) -> tuple[dict[str, Tensor], dic
 def _unwrap(root: object, metadata: dict[str, str]) -> tuple[object, list[str]]:
     """What the wrappers hold, and their keys from the outside in; their scalars go to `metadata`."""
     wrappers: list[str] = []
+    empty: set[int] = set()
     while isinstance(root, dict) and len(wrappers) < MAX_WRAPPERS:
         _collect_scalars(root, metadata)
         candidates = [key for key in WRAPPERS if key in root] or (list(root) if len(root) == 1 else [])
-        key = next((key for key in candidates if _is_state(root[key])), None)
+        key = next((key for key in candidates if _is_state(root[key], empty)), None)
         if key is None:
             break
         wrappers.append(str(key))
@@ -61,9 +62,12 @@ def _unwrap(root: object, metadata: dict[str, str]) -> tuple[object, list[str]]:
     return root, wrappers
 
 
-def _is_state(value: object) -> bool:
-    """Whether `value` is a dict or module that holds tensors, directly or in dicts of dicts."""
-    seen: set[int] = set()
+def _is_state(value: object, empty: set[int]) -> bool:
+    """Whether `value` is a dict or module that holds tensors, directly or in dicts of dicts.
+
+    `empty` collects the dicts that do not, by identity, so that none is searched in vain twice.
+    """
+    seen = set(empty)
     waiting = [value]
     while waiting:
         value = waiting.pop()
@@ -74,6 +78,7 @@ def _is_state(value: object) -> bool:
             if any(isinstance(child, Tensor) for child in value.values()):
                 return True
             waiting.extend(value.values())
+    empty |= seen
     return False
 
 
@@ -127,7 +132,7 @@ def _children(value: object) -> Iterator[tuple[object, object]]:
         yield from enumerate(value)
     elif isinstance(value, Module):
         transient = value.state.get("_non_persistent_buffers_set")
-        left_out = transient if isinstance(transient, list) else []
+        left_out = transient if isinstance(transient, frozenset) else frozenset()
         for group in ("_parameters", "_buffers", "_modules"):
             members = value.state.get(group)
             if isinstance(members, dict):
@@ -138,24 +143,23 @@ def _strip_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict
     """The same tensors without the prefixes that all names share, and the notes on what was done."""
     notes: dict[str, str] = {}
     removed = ""
-    while True:
+    for _ in range(MAX_WRAPPERS):
         network, others = _network_of_mmagic(tensors)
         if others:
             tensors = network
             notes["tensors left out"] = ", ".join(f"{name} ({count})" for name, count in others.items())
-        prefix = next(
-            (
-                prefix
-                for prefix in PREFIXES
-                if all(len(name) > len(prefix) for name in tensors) and all(name.startswith(prefix) for name in tensors)
-            ),
-            None,
-        )
+        prefix = next((prefix for prefix in PREFIXES if _all_begin_with(prefix, tensors)), None)
         if prefix is None:
-            return tensors, notes
+            break
         removed += prefix
         notes["prefix removed"] = removed
         tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+    return tensors, notes
+
+
+def _all_begin_with(prefix: str, names: Iterable[str]) -> bool:
+    """Whether all names begin with the prefix and something follows."""
+    return all(name.startswith(prefix) and name != prefix for name in names)
 
 
 def _network_of_mmagic(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Counter[str]]:

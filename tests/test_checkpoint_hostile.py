@@ -258,6 +258,16 @@ EXPENSIVE: dict[str, bytes] = {
     "a cycle of wrappers": b"}q\x00("
     + opcodes("state_dict") + b"h\x00" + opcodes("x") + opcodes(tensor("0", A)) + b"u.",
     "a cycle of modules": SEQUENTIAL + b")\x81q\x00" + opcodes({"_modules": {"a": Raw(b"h\x00")}}) + b"b.",
+    "many buffers left out, by many names": SEQUENTIAL + b")\x81" + opcodes({
+        "_buffers": dict.fromkeys(map(str, range(30_000))),
+        "_non_persistent_buffers_set": Raw(global_("__builtin__", "set") + b"](" + opcodes("x") + b"q\x05"
+                                           + b"h\x05" * 100_000 + b"e\x85R"),
+    }) + b"b.",
+    "one list in many sets": b"](" + opcodes("x") * 10_000 + b"eq\x00"
+    + (global_("__builtin__", "set") + b"h\x00\x85R") * 10_000 + b".",
+    "many long class names": (global_("torch.nn.modules." + "x" * 230, "y" * 250)) * 16_000 + b".",
+    "many prefixes": opcodes({"module." * 60 + "first": Raw(opcodes(tensor("0", A)) + b"q\x07")} | {
+        "module." * 60 + f"x{k}": Raw(b"h\x07") for k in range(12_000)}) + b".",
     "a long prefix of many names": opcodes({LONG_NAME: Raw(b"}q\x01(" + b"".join(
         opcodes(f"{k}") + opcodes(tensor("0", A)) for k in range(3000)) + b"u"), "b": Raw(b"h\x01")}) + b".",
     "long metadata": opcodes({**GOOD, **{f"k{i}": "x" * 60_000 for i in range(130)}}) + b".",

@@ -147,7 +147,7 @@ LIES: dict[str, tuple[bytes, str]] = {
     "metadata list": (file_of({"__metadata__": ["a"], "a": ENTRY}, DATA), "__metadata__"),
     "entry is a number": (file_of({"a": 3}, DATA), "'a'"),
     "entry with more": (file_of({"a": {**ENTRY, "x": 1}}, DATA), "'a'"),
-    "float8": (file_of({"a": {**ENTRY, "dtype": "F8_E4M3"}}, DATA), "F8_E4M3 is not supported"),
+    "float8": (file_of({"a": {**ENTRY, "dtype": "F8_E4M3"}}, DATA), "'F8_E4M3' is not supported"),
     "unknown type": (file_of({"a": {**ENTRY, "dtype": "f" * 99}}, DATA), "is not supported"),
     "shape of floats": (file_of({"a": {**ENTRY, "shape": [2.0, 3]}}, DATA), "'a'"),
     "shape of bools": (file_of({"a": {**ENTRY, "shape": [True, 6]}}, DATA), "'a'"),
