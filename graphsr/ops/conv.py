@@ -26,6 +26,7 @@ from graphsr.op import (
     op,
     same_dtype,
 )
+from graphsr.ops.windows import taps
 from graphsr.ops.winograd import winograd_conv2d
 
 N = TypeVar("N", int, "int | Dim")
@@ -84,7 +85,7 @@ class Conv2d(Op):
             ho = _conv_size(padded.shape[2], kh, self.stride[0], self.dilation[0])
             wo = _conv_size(padded.shape[3], kw, self.stride[1], self.dilation[1])
             y = np.zeros((n, self.groups, co // self.groups, ho * wo), x.dtype)
-            for i, j, tap in self._taps(padded, kh, kw, ho, wo):
+            for i, j, tap in self._taps(padded, (kh, kw), (ho, wo)):
                 y += _grouped(weight[:, :, i, j], self.groups) @ tap.reshape(n, self.groups, -1, ho * wo)
             y = y.reshape(n, co, ho, wo)
         return y if bias is None else y + bias[:, None, None]
@@ -96,22 +97,17 @@ class Conv2d(Op):
         padded = _pad(x, self.padding)
         d_padded, d_weight = np.zeros_like(padded), np.zeros_like(weight)
         dy = cotangent.reshape(n, self.groups, co // self.groups, ho * wo)
-        taps, d_taps = self._taps(padded, kh, kw, ho, wo), self._taps(d_padded, kh, kw, ho, wo)
-        for (i, j, tap), (_, _, d_tap) in zip(taps, d_taps, strict=True):
+        x_taps, d_taps = self._taps(padded, (kh, kw), (ho, wo)), self._taps(d_padded, (kh, kw), (ho, wo))
+        for (i, j, tap), (_, _, d_tap) in zip(x_taps, d_taps, strict=True):
             x_tap = tap.reshape(n, self.groups, -1, ho * wo)
             d_weight[:, :, i, j] = (dy @ x_tap.swapaxes(2, 3)).sum(axis=0).reshape(co, -1)
             d_tap += (_grouped(weight[:, :, i, j], self.groups).swapaxes(1, 2) @ dy).reshape(tap.shape)
         gradients = (_unpad(d_padded, self.padding), d_weight, cotangent.sum(axis=(0, 2, 3)))
         return gradients[: len(inputs)]
 
-    def _taps(self, padded: Array, kh: int, kw: int, ho: int, wo: int) -> Iterator[tuple[int, int, Array]]:
+    def _taps(self, padded: Array, kernel: tuple[int, int], out: tuple[int, int]) -> Iterator[tuple[int, int, Array]]:
         """For each kernel position (i, j) the view [n, ci, ho, wo] of the input that it multiplies."""
-        (sh, sw), (dh, dw) = self.stride, self.dilation
-        for i in range(kh):
-            for j in range(kw):
-                rows = slice(i * dh, i * dh + sh * (ho - 1) + 1, sh)
-                columns = slice(j * dw, j * dw + sw * (wo - 1) + 1, sw)
-                yield i, j, padded[:, :, rows, columns]
+        return taps(padded, kernel, self.stride, self.dilation, out)
 
     def macs(self, inputs: tuple[TensorType, ...], output: TensorType) -> Size:
         return output.size * product(inputs[1].shape[1:])
@@ -170,7 +166,7 @@ class ConvTranspose2d(Op):
         ho, wo = self._output_size((h, w), (kh, kw))
         full = np.zeros((n, cog * self.groups, ho + top + bottom, wo + left + right), x.dtype)
         flat = x.reshape(n, self.groups, ci // self.groups, h * w)
-        for i, j, tap in self._adjoint()._taps(full, kh, kw, h, w):
+        for i, j, tap in taps(full, (kh, kw), self.stride, self.dilation, (h, w)):
             tap += (_grouped(weight[:, :, i, j], self.groups).swapaxes(1, 2) @ flat).reshape(tap.shape)
         y = _unpad(full, self.padding)
         return np.ascontiguousarray(y) if bias is None else y + bias[:, None, None]
@@ -183,14 +179,11 @@ class ConvTranspose2d(Op):
         padded = _pad(cotangent, self.padding)
         dx, dw = np.zeros((n, self.groups, ci // self.groups, h * w), x.dtype), np.zeros_like(weight)
         flat = x.reshape(dx.shape)
-        for i, j, tap in self._adjoint()._taps(padded, kh, kw, h, w):
+        for i, j, tap in taps(padded, (kh, kw), self.stride, self.dilation, (h, w)):
             dy = tap.reshape(n, self.groups, -1, h * w)
             dx += _grouped(weight[:, :, i, j], self.groups) @ dy
             dw[:, :, i, j] = (flat @ dy.swapaxes(2, 3)).sum(axis=0).reshape(ci, -1)
         return (dx.reshape(x.shape), dw, cotangent.sum(axis=(0, 2, 3)))[: len(inputs)]
-
-    def _adjoint(self) -> Conv2d:
-        return Conv2d(self.stride, self.padding, self.dilation, self.groups)
 
     def macs(self, inputs: tuple[TensorType, ...], output: TensorType) -> Size:
         return inputs[0].size * product(inputs[1].shape[1:])

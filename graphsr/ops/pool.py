@@ -20,6 +20,7 @@ from graphsr.dim import Size, smaller
 from graphsr.ir import TensorType
 from graphsr.op import Array, Op, expect, expect_float, expect_positive, expect_rank, op
 from graphsr.ops.reduce import ReduceMax, ReduceMean
+from graphsr.ops.windows import taps
 
 
 @op("max_pool2d")
@@ -227,13 +228,8 @@ def _unpadded(pool: Pool, padded: Array, x: Array) -> Array:
 
 
 def _taps(pool: Pool, padded: Array, out: tuple[int, int]) -> Iterator[Array]:
-    """For each position in the window, in row-major order, the view [n, c, ho, wo] of the input that it covers."""
-    (sh, sw), (dh, dw), (ho, wo) = pool.stride, pool.dilation, out
-    for i in range(pool.kernel[0]):
-        for j in range(pool.kernel[1]):
-            rows = slice(i * dh, i * dh + sh * (ho - 1) + 1, sh)
-            columns = slice(j * dw, j * dw + sw * (wo - 1) + 1, sw)
-            yield padded[:, :, rows, columns]
+    """For each position in the window the view [n, c, ho, wo] of the input that it covers."""
+    return (tap for _, _, tap in taps(padded, pool.kernel, pool.stride, pool.dilation, out))
 
 
 def _needs(pool: Pool, low: int, high: int, axis: int) -> tuple[int, int]:
