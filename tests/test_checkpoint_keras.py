@@ -213,10 +213,10 @@ def test_files_that_lie_or_reach_outside_are_refused(name: str, tmp_path: Path) 
     change, message = LIES[name]
     path = tmp_path / "file"
     path.write_bytes(keras_bytes(change))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ModelError, match=message):
         read_checkpoint(path)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     tracemalloc.start()
     with pytest.raises(ModelError):
         read_checkpoint(path)

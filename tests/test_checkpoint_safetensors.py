@@ -187,10 +187,10 @@ EXPENSIVE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", EXPENSIVE)
 def test_large_headers_cost_little(name: str, tmp_path: Path) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ModelError):
         read(tmp_path, EXPENSIVE[name])
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     tracemalloc.start()
     with pytest.raises(ModelError):
         read_checkpoint(tmp_path / "file")

@@ -215,10 +215,10 @@ EXPENSIVE: dict[str, bytes] = {
 def test_large_claims_cost_little(name: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(EXPENSIVE[name])
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(ModelError):
         assert len(read_checkpoint(path).tensors) == 50_000
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     if name != "many numbers":  # tracing makes it slow, and the count of objects bounds it
         tracemalloc.start()
         with contextlib.suppress(ModelError):
