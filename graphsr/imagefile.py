@@ -7,7 +7,7 @@ never cut: libraries that turn 16-bit colour into 8-bit or drop alpha do so with
 |---|---|---|---|
 | PNG | .png | uint8, uint16; grey, grey+alpha, RGB, RGBA | `graphsr.imagefile_png` (NumPy and zlib) |
 | TIFF | .tif .tiff | the same and float32 | tifffile; Pillow where tifffile lacks an 8-bit codec |
-| WebP | .webp | uint8; RGB, RGBA (grey is written as R = G = B) | Pillow |
+| WebP | .webp | uint8; RGB, RGBA (grey is written as R = G = B, opaque RGBA as RGB) | Pillow |
 | JPEG | .jpg .jpeg | uint8; grey, RGB | Pillow |
 | BMP | .bmp | uint8; grey, RGB | Pillow |
 

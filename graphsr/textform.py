@@ -87,7 +87,7 @@ def _print_node(node: Node, names: Mapping[Node, str]) -> str:
             pass
         case op:
             arguments += _print_attributes(op)
-    origin = f"  # {_one_line(node.origin)}" if node.origin else ""
+    origin = f"  # {text}" if (text := _one_line(node.origin)) else ""
     return f"{_reference(node, names)} = {node.op.name}({', '.join(arguments)}) : {node.type}{origin}"
 
 

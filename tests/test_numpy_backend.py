@@ -11,9 +11,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
-from graphsr.backends import blas_conv, blas_winograd, numpy_elementwise
+from graphsr.backends import blas_conv, blas_winograd, numpy_elementwise, workers
 from graphsr.backends.fast_numpy import NumpyBackend, NumpyProgram
 from graphsr.backends.reference import ReferenceBackend
 from graphsr.backends.workers import Team, one_blas_thread
@@ -246,7 +245,8 @@ def test_a_team_does_every_unit_once_and_reports_errors() -> None:
 
 
 def blas_threads() -> set[int]:
-    return {library["num_threads"] for library in ThreadpoolController().select(user_api="blas").info()}
+    """Of the libraries that NumPy may call; other tests load BLAS libraries of their own (SciPy's, PyTorch's)."""
+    return {library.num_threads for library in workers._blas()}
 
 
 def test_overlapping_runs_leave_blas_as_it_was() -> None:
