@@ -42,8 +42,9 @@ def assert_agrees(model: Model, net: Any, channels: int = 3, white: float | None
     white = model.input_range if white is None else white
     with torch.no_grad():
         expected = net(torch.from_numpy(x * np.float32(white))).numpy() / white
-    got = model.compile("reference", threads=1)({"input": x * np.float32(model.input_range)})["output"]
-    assert np.abs(got / model.input_range - expected).max() <= TOLERANCE * np.ptp(expected)
+    for backend in ("reference", "numpy"):
+        got = model.compile(backend, threads=2)({"input": x * np.float32(model.input_range)})["output"]
+        assert np.abs(got / model.input_range - expected).max() <= TOLERANCE * np.ptp(expected)
 
 
 def saved(net: Any, path: Path, wrap: Callable[[Any], Any] = lambda state: state, **options: Any) -> Path:
@@ -57,12 +58,14 @@ def test_the_large_edsr_loads_from_both_forms_of_pytorch_files(tmp_path: Path, z
     model = graphsr.load(saved(net, tmp_path / "edsr_x2.pt", _use_new_zipfile_serialization=zipped))
     assert (model.architecture, model.scale, model.input_range) == ("EDSR", 2, 255)
     assert model.parameters == 40_729_627
-    if zipped:
-        x = np.random.default_rng(1).uniform(0, 255, (1, 3, 5, 4)).astype(np.float32)
-        with torch.no_grad():
-            expected = net(torch.from_numpy(x)).numpy()
-        got = model.compile("reference", threads=1)({"input": x})["output"]
-        assert np.abs(got - expected).max() <= TOLERANCE * np.ptp(expected)
+    assert_agrees(model, net)
+
+
+def test_the_wdsr_of_the_thesis(tmp_path: Path) -> None:
+    net = randomised(nets.Wdsr("A", 4, 32, 32, 192, NORMS["parametrized"]))
+    model = graphsr.load(saved(net, tmp_path / "wdsr_x4.pt"))
+    assert (model.architecture, model.scale, model.parameters) == ("WDSR-A", 4, 3_571_824)
+    assert_agrees(model, net)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
