@@ -62,7 +62,7 @@ def test_the_large_edsr_loads_from_both_forms_of_pytorch_files(tmp_path: Path, z
 
 
 def test_the_wdsr_of_the_thesis(tmp_path: Path) -> None:
-    net = randomised(nets.Wdsr("A", 4, 32, 32, 192, NORMS["parametrized"]))
+    net = randomised(nets.Wdsr("A", 4, 32, 32, 6, NORMS["parametrized"]))
     model = graphsr.load(saved(net, tmp_path / "wdsr_x4.pt"))
     assert (model.architecture, model.scale, model.parameters) == ("WDSR-A", 4, 3_571_824)
     assert_agrees(model, net)
