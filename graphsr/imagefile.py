@@ -5,14 +5,14 @@ never cut: libraries that turn 16-bit colour into 8-bit or drop alpha do so with
 
 | format | suffix | samples | read with, written with |
 |---|---|---|---|
-| PNG | .png | uint8, uint16; grey, grey+alpha, RGB, RGBA | `graphsr.imagefile_png` (NumPy and zlib) |
+| PNG | .png | uint8, uint16; grey, grey+alpha, RGB, RGBA | Pillow; pypng for 16 bits |
 | TIFF | .tif .tiff | the same and float32 | tifffile; Pillow where tifffile lacks an 8-bit codec |
 | WebP | .webp | uint8; RGB, RGBA (grey is written as R = G = B, opaque RGBA as RGB) | Pillow |
 | JPEG | .jpg .jpeg | uint8; grey, RGB | Pillow |
 | BMP | .bmp | uint8; grey, RGB | Pillow |
 
-Pillow and tifffile come with `pip install 'graphsr[image]'` and are imported when a file needs them. Pillow refuses
-WebP (and TIFF in codecs of libtiff) of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels.
+Pillow, pypng and tifffile come with `pip install 'graphsr[image]'` and are imported when a file needs them. Pillow
+refuses WebP (and TIFF in codecs of libtiff) of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels.
 XMP, IPTC and text are not carried over.
 """
 
@@ -44,7 +44,8 @@ class ImageFile:
     `icc`: the ICC profile. `exif`: the EXIF block, without the "Exif\\0\\0" that JPEG puts before it; its
     orientation is 1. `dpi`: pixels per inch, horizontal and vertical.
     `format`: "PNG", "TIFF", "JPEG", "WEBP" or "BMP". `lossless`: False when the file's coding had lost something.
-    `png_colour`: the chunks cICP, gAMA, cHRM and sRGB as they stand in a PNG; no other format has a place for them.
+    `png_colour`: the chunks cICP, gAMA, cHRM and sRGB of a PNG, each (type, data); no other format has a place
+    for them.
 
     Raises `ImageError` for other pixels.
     """
@@ -55,7 +56,7 @@ class ImageFile:
     dpi: tuple[float, float] | None = None
     format: str = "PNG"
     lossless: bool = True
-    png_colour: bytes = b""
+    png_colour: tuple[tuple[bytes, bytes], ...] = ()
 
     def __post_init__(self) -> None:
         shape, dtype = self.pixels.shape, self.pixels.dtype
@@ -121,9 +122,10 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS) -
 def write_image(path: str | os.PathLike[str], image: ImageFile) -> None:
     """Write a picture; the format follows from the suffix. The file appears whole or not at all.
 
-    PNG and TIFF are compressed without loss (deflate). JPEG: quality 95 without chroma subsampling. WebP: lossless
-    when `image.lossless`, else quality 95. ICC profile, EXIF and resolution are kept where the format has them:
-    BMP has neither ICC nor EXIF, WebP no resolution; of a TIFF's EXIF the thumbnail is left out.
+    PNG and TIFF are compressed without loss (deflate); of 16 bits TIFF makes the smaller files. JPEG: quality 95
+    without chroma subsampling. WebP: lossless when `image.lossless`, else quality 95. ICC profile, EXIF and resolution
+    are kept where the format has them: BMP has neither ICC nor EXIF, WebP no resolution; of a TIFF's EXIF the
+    thumbnail is left out.
 
     Raises `ImageError`, naming the file and what to do, when the format cannot hold the depth or the channels, or
     when the file cannot be written; nothing is left behind then.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -19,9 +18,11 @@ from hypothesis.extra import numpy as hnp
 
 from graphsr.errors import ImageError
 from graphsr.imagefile import ImageFile, read_image, write_image
-from graphsr.imagefile_png import read_png, write_png
 
+Image = pytest.importorskip("PIL.Image")
 png = pytest.importorskip("png")
+
+from graphsr.imagefile_png import read_png, write_png  # noqa: E402 (needs both)
 
 Pixels = npt.NDArray[Any]
 LIMIT = 1 << 20
@@ -110,36 +111,30 @@ def test_what_we_write_others_read(data: st.DataObject, dtype: str, channels: in
 
 
 def test_what_we_write_pillow_reads(tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image")
     pixels = np.arange(60 * 50 * 3).reshape(60, 50, 3).astype(np.uint8)
     write_image(tmp_path / "a.png", ImageFile(pixels, icc=bytes(range(200)), dpi=(300, 300)))
-    with image.open(tmp_path / "a.png") as picture:
+    with Image.open(tmp_path / "a.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), pixels)
         assert picture.info["icc_profile"] == bytes(range(200))
         assert picture.info["dpi"] == pytest.approx((300, 300), rel=1e-4)
 
 
-@given(st.data(), st.integers(1, 4), st.booleans())
-@settings(deadline=None, max_examples=30)
-def test_numpy_and_pillow_unpack_8_bit_alike(data: st.DataObject, channels: int, interlace: bool) -> None:
-    pytest.importorskip("PIL")
-    samples = data.draw(hnp.arrays(np.uint8, (*data.draw(SIZES), channels)))
-    kind = {"greyscale": channels < 3, "alpha": channels in (2, 4), "bitdepth": 8, "interlace": interlace}
-    encoding = encoded(samples, **kind)
-    by_pillow = decode(encoding)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "PIL.PngImagePlugin", None)
-        np.testing.assert_array_equal(decode(encoding), by_pillow)
-
-
 def test_16_bit_photographs_keep_their_low_bytes(tmp_path: Path) -> None:
-    """Large enough for several filtered bands and all filter types."""
+    """Large enough for several chunks of image data; Pillow writes grey with all filter types."""
     y, x = np.mgrid[:400, :500]
     waves = [32768 + 32000 * np.sin(x / p) * np.cos(y / q) for p, q in ((31, 47), (5, 90), (211, 3))]
     pixels = np.stack(waves, axis=2).astype(np.uint16)
     write_image(tmp_path / "a.png", ImageFile(pixels))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, pixels)
-    assert (tmp_path / "a.png").stat().st_size < 0.8 * pixels.nbytes
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png").pixels, pixels[..., 0])
+
+
+def test_what_pypng_makes_of_other_chunks_changes_no_sample() -> None:
+    """With sBIT it would shift the samples; a wrong bKGD it would refuse, and a palette that is a mere suggestion."""
+    others = [chunk(b"sBIT", b"\x0c"), chunk(b"PLTE", b"12"), chunk(b"bKGD", b"")]
+    data = png_of(header(2, 1, depth=16), *others, chunk(b"IDAT", zlib.compress(b"\0\0\x07\x12\x34")))
+    assert decode(data).tolist() == [[0x0007, 0x1234]]
 
 
 ROW = zlib.compress(b"\0\x07\x08")  # one row of two grey pixels
@@ -154,12 +149,13 @@ def test_image_data_in_pieces_and_unknown_chunks() -> None:
 
 
 def test_colour_spaces_without_a_profile_are_kept() -> None:
-    colour = chunk(b"gAMA", struct.pack(">I", 100000)) + chunk(b"cICP", b"\x09\x10\0\1")
+    kinds = ((b"gAMA", struct.pack(">I", 100000)), (b"cICP", b"\x09\x10\0\1"))
+    colour = b"".join(chunk(kind, data) for kind, data in kinds)
     image = read_png(io.BytesIO(png_of(header(2, 1), colour, GOOD[1])), LIMIT)
     buffer = io.BytesIO()
     write_png(buffer, image)
     assert colour in buffer.getvalue()
-    assert read_png(buffer, LIMIT).png_colour == colour
+    assert read_png(buffer, LIMIT).png_colour == kinds
 
 
 @pytest.mark.parametrize(
@@ -168,25 +164,29 @@ def test_colour_spaces_without_a_profile_are_kept() -> None:
         (png_of(header(2, 2), GOOD[1]), "truncated: 3 of 6 bytes of image data"),
         (png_of(header(2, 1), chunk(b"IDAT", ROW[:-1])), "truncated: 3 of 3"),
         (png_of(header(1, 1), GOOD[1]), "more image data than the 2 bytes"),
-        (png_of(header(2, 1)), "truncated: 0 of 3"),
+        (png_of(header(2, 1)), "truncated: .* no IDAT chunks"),
         (png_of(header(2, 1), chunk(b"IDAT", b"nonsense")), "does not decompress"),
-        (png_of(header(1, 1, depth=16), chunk(b"IDAT", zlib.compress(b"\5\0\0"))), "filter type 5"),
-        (png_of(*GOOD)[:-12], "ends before its IEND"),
-        (png_of(*GOOD)[:-1], "ends before its IEND"),
-        (png_of(*GOOD)[:48], r"truncated: chunk 'IDAT' at byte 33 declares 11 bytes"),
-        (png_of(*GOOD).replace(b"IDAT", b"IDAt"), r"checksum of chunk 'IDAt' at byte 33"),
+        (png_of(header(1, 1, depth=16), chunk(b"IDAT", zlib.compress(b"\5\0\0"))), "Invalid PNG Filter Type"),
+        (png_of(header(2, 1), chunk(b"IDAT", zlib.compress(b"\5\0\0"))), "damaged or truncated: "),
+        (png_of(*GOOD)[:-12], "truncated: .*No more chunks"),
+        (png_of(*GOOD)[:-1], "truncated: .*'IEND' too short for checksum"),
+        (png_of(*GOOD)[:48], "truncated: .*'IDAT' too short for required 11 octets"),
+        (png_of(*GOOD).replace(b"IDAT", b"IDAt"), "Checksum error in IDAt chunk"),
         (png_of(GOOD[1]), "does not begin with an IHDR"),
         (png_of(chunk(b"IHDR", b"short")), "does not begin with an IHDR"),
         (png_of(header(2, 1), *GOOD), "essential: IHDR"),
         (png_of(header(2, 1), chunk(b"ABCD", b""), GOOD[1]), "essential: ABCD"),
-        (png_of(header(2, 1, depth=3), GOOD[1]), "depth 3, colour type 0"),
+        (png_of(header(2, 1, depth=3), GOOD[1]), "invalid bit depth 3"),
         (png_of(header(2, 1, colour=5), GOOD[1]), "colour type 5"),
-        (png_of(header(2, 1, interlace=2), GOOD[1]), "interlace 2"),
+        (png_of(header(2, 1, interlace=2), GOOD[1]), "interlace method 2"),
         (png_of(header(0, 1), GOOD[1]), "declares 0x1 pixels"),
-        (png_of(header(2, 1, colour=3), GOOD[1]), "palette of 0 bytes"),
+        (png_of(header(2, 1, colour=3), GOOD[1]), "Empty PLTE"),
         (png_of(header(2, 1, colour=3), chunk(b"PLTE", bytes(24)), GOOD[1]), "palette index 8, .* 8 entries"),
-        (png_of(header(2, 1, colour=3), chunk(b"PLTE", bytes(25)), GOOD[1]), "palette of 25 bytes"),
-        (png_of(header(2, 1), chunk(b"tRNS", b"\0"), GOOD[1]), "tRNS chunk of 1 bytes"),
+        (
+            png_of(header(2, 1, colour=3), chunk(b"PLTE", bytes(25)), GOOD[1]),
+            "PLTE chunk's length should be a multiple of 3",
+        ),
+        (png_of(header(2, 1), chunk(b"tRNS", b"\0"), GOOD[1]), "tRNS chunk has incorrect length"),
         (png_of(header(2, 1), chunk(b"iCCP", b"name\0\0zip"), GOOD[1]), "ICC profile does not decompress"),
         (png_of(header(2, 1), chunk(b"iCCP", b"name\0\0" + zlib.compress(b"icc")[:-1]), GOOD[1]), "ICC profile"),
         (png_of(header(2, 1), chunk(b"acTL", bytes(8)), GOOD[1]), "animated PNG"),
