@@ -87,7 +87,7 @@ def _per_worker(kernel: Kernel) -> int:
     return -(-kernel.scratch // ALIGNMENT) * ALIGNMENT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NumpyProgram:
     """A bound graph with its kernels and its memory plan. Holds no memory between runs, so runs may overlap."""
 

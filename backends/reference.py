@@ -56,7 +56,7 @@ class ReferenceProgram:
 
     @property
     def planned_bytes(self) -> int:
-        """The largest sum of live values at any moment, constants left out."""
+        """The largest sum of live values at any moment, without constants and what a `forward` needs meanwhile."""
         pending, live, largest = self.graph.uses(), 0, 0
         for node in self.graph.nodes():
             live += _bytes(node)

@@ -51,7 +51,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     beside = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--backend", nargs="+", default=["reference"], choices=sorted(backends()), metavar="NAME")
+    parser.add_argument(
+        "--backend", nargs="+", default=["reference", "numpy"], choices=sorted(backends()), metavar="NAME"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GRAPHSR_DATA", beside)))
     return parser.parse_args()

@@ -141,9 +141,10 @@ class Executable:
     def explain(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
         """A table of what runs for each node at these input shapes (default: those of the last call)."""
         if shapes is None:
-            if not self._programs:
-                raise ShapeError("explain() needs input shapes, such as {'input': (1, 3, 64, 64)}, before a call")
-            program = next(reversed(self._programs.values()))
+            with self._lock:
+                if not self._programs:
+                    raise ShapeError("explain() needs input shapes, such as {'input': (1, 3, 64, 64)}, before a call")
+                program = next(reversed(self._programs.values()))
         else:
             program = self.bind(shapes)
         rows = [("node", "op", "kernel", "MMAC", "KB", "note")]

@@ -21,9 +21,8 @@ OK, SOME_FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    command = getattr(import_module("graphsr.commands"), options.command)
     try:
-        code: int = command(options)
+        code: int = getattr(import_module("graphsr.commands"), options.command)(options)
         return code
     except KeyboardInterrupt:
         print("graphsr: interrupted", file=sys.stderr)
@@ -34,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GraphsrError as error:
         print(f"graphsr {options.command}: {error}", file=sys.stderr)
         return error_code(error)
+    except (OSError, MemoryError) as error:
+        print(f"graphsr {options.command}: {error or 'out of memory'}", file=sys.stderr)
+        return SOME_FAILED
 
 
 def error_code(error: GraphsrError) -> int:

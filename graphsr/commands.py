@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from graphsr.atomic import atomic_path
 from graphsr.backend import backends as installed_backends
 from graphsr.backend import get_backend
 from graphsr.cli import OK, SOME_FAILED, UsageError
-from graphsr.errors import GraphsrError, ImageError, MissingExtraError, ModelError
+from graphsr.errors import GraphsrError, ImageError, ModelError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
 from graphsr.loading import embedded, load, save
 from graphsr.metrics import PLAIN, Convention, compare_images, paper
@@ -24,6 +25,7 @@ from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.upscaling import Upscaler
 
 OVERRIDES = ("res_scale", "input_range", "network_range", "mean", "shuffle", "activation")
+_FORMATS = ", ".join(sorted(SUFFIXES))
 
 
 def upscale(options: argparse.Namespace) -> int:
@@ -31,22 +33,21 @@ def upscale(options: argparse.Namespace) -> int:
     model = _load(options.model or _default_model(options.scale), options)
     upscaler = Upscaler(model, backend=options.backend or DEFAULT_BACKEND, threads=options.threads)
     jobs = plan_outputs([Path(name) for name in options.input], options.output, upscaler.scale)
+    _say_assumptions(model)
     failed = 0
     with progress(len(jobs)) as report:
         for source, target in jobs:
-            if target.exists() and options.exists == "skip":
-                report(f"{target}: exists, skipped")
-                continue
             start = time.perf_counter()
             try:
-                if target.exists() and options.exists == "error":
-                    raise ImageError("the output exists (choose --exists overwrite or skip)")
+                if os.path.lexists(target) and options.exists == "skip":
+                    report(f"{target}: exists, skipped")
+                    continue
+                if os.path.lexists(target) and options.exists == "error":
+                    raise ImageError(f"the output {target} exists (choose --exists overwrite or skip)")
                 upscale_file(upscaler, source, target)
-            except MissingExtraError:
-                raise
             except (GraphsrError, OSError, MemoryError) as error:
                 failed += 1
-                _complain("upscale", _name_file(error, source))
+                report(f"graphsr upscale: {_name_file(error, source)}", failed=True)
             else:
                 report(f"{source} -> {target}  {time.perf_counter() - start:.1f} s")
     if failed:
@@ -65,28 +66,41 @@ def plan_outputs(inputs: list[Path], output: str | None, scale: int) -> list[tup
     """(source, target) for every image; `UsageError` when an output would fall on an input or on another output."""
     sources: list[Path] = []
     for path in inputs:
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not found:
-                raise UsageError(f"folder {path} holds no images ({', '.join(sorted(SUFFIXES))})")
-            sources += found
-        else:
-            sources.append(path)
-    to_file = output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir()
-    if to_file and (len(sources) > 1 or inputs[0].is_dir()):
+        sources += _images_in(path, scale if output is None else None) if os.path.isdir(path) else [path]
+    to_file = output is not None and not os.path.isdir(output) and Path(output).suffix != ""
+    if to_file and Path(str(output)).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"-o {output}: images are written as {_FORMATS}; a folder of such a name must exist already")
+    if to_file and (len(sources) > 1 or os.path.isdir(inputs[0])):
         raise UsageError(f"-o {output} names one file, but there are {len(sources)} images: give a folder")
     jobs: dict[Path, Path] = {}
     taken = {path.resolve() for path in sources}
     for source in sources:
         if output is None:
-            target = source.with_name(f"{source.stem}_x{scale}{source.suffix}")
+            target = _beside(source, scale)
+        elif to_file:
+            target = Path(output)
         else:
-            target = Path(output) if to_file else Path(output) / source.name
+            target = Path(output) / source.name
         if target.resolve() in taken:
             raise UsageError(f"{source} would be written to {target}, which is an input or another image's output")
         taken.add(target.resolve())
         jobs[source] = target
     return list(jobs.items())
+
+
+def _images_in(folder: Path, scale: int | None) -> list[Path]:
+    """The images of a folder, without those that an earlier run at this scale has put beside their originals."""
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    made = {_beside(p, scale) for p in found} if scale else set()
+    found = [p for p in found if p not in made]
+    if not found:
+        raise UsageError(f"folder {folder} holds no images ({_FORMATS})")
+    return found
+
+
+def _beside(source: Path, scale: int) -> Path:
+    """Where the result goes when no output is named."""
+    return source.with_name(f"{source.stem}_x{scale}{source.suffix}")
 
 
 def info(options: argparse.Namespace) -> int:
@@ -125,8 +139,7 @@ def convert(options: argparse.Namespace) -> int:
     if Path(options.target).suffix != ".safetensors":
         raise UsageError(f"the output is a safetensors file: expected NAME.safetensors, got {options.target}")
     model = _load(options.source, options)
-    for text in model.assumptions:
-        print(f"assumed: {text}", file=sys.stderr)
+    _say_assumptions(model)
     save(model, options.target, dtype="float16" if options.float16 else "float32")
     return OK
 
@@ -134,6 +147,8 @@ def convert(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """`graphsr compare A B`"""
     a, b = Path(options.a), Path(options.b)
+    if os.path.isdir(a) != os.path.isdir(b):
+        raise UsageError(f"compare two images or two folders, not one of each: {a}, {b}")
     if options.convention == "paper":
         if options.border is None:
             raise UsageError("the paper convention cuts a border: give the scale factor as --border")
@@ -141,14 +156,16 @@ def compare(options: argparse.Namespace) -> int:
     else:
         convention = replace(PLAIN, border=options.border or 0)
     print(f"convention: {convention}")
-    if not (a.is_dir() and b.is_dir()):
+    if not os.path.isdir(a):
         print(_compare_row(a, b, convention, a.name)[0])
         return OK
-    names = sorted({p.name for p in a.iterdir()} & {p.name for p in b.iterdir()})
-    names = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    in_a, in_b = ({p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES} for folder in (a, b))
+    names = sorted(in_a & in_b)
     if not names:
         raise UsageError(f"folders {a} and {b} have no image name in common")
-    rows, failed = [], 0
+    rows, failed = [], len(in_a ^ in_b)
+    for name in sorted(in_a ^ in_b):
+        _complain("compare", f"{name}: only in {a if name in in_a else b}")
     for name in names:
         try:
             text, figures = _compare_row(a / name, b / name, convention, name)
@@ -184,19 +201,29 @@ def backends(options: argparse.Namespace) -> int:
 
 @contextmanager
 def progress(total: int) -> Iterator[Any]:
-    """A counter on standard error: one line that is rewritten on a terminal, nothing elsewhere."""
+    """A counter on standard error: one line that is rewritten on a terminal; elsewhere only failures are printed."""
     done = 0
     terminal = sys.stderr.isatty()
 
-    def report(text: str) -> None:
+    def report(text: str, *, failed: bool = False) -> None:
         nonlocal done
         done += 1
         if terminal:
-            print(f"\r\x1b[K[{done}/{total}] {text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+            end = "\n" if failed or done == total else ""
+            print(f"\r\x1b[K[{done}/{total}] {text}", end=end, file=sys.stderr, flush=True)
+        elif failed:
+            print(text, file=sys.stderr)
 
-    yield report
-    if terminal and 0 < done < total:
-        print(file=sys.stderr)
+    try:
+        yield report
+    finally:
+        if terminal and 0 < done < total:
+            print(file=sys.stderr)
+
+
+def _say_assumptions(model: Model) -> None:
+    for text in model.assumptions:
+        print(f"assumed: {text}", file=sys.stderr)
 
 
 def _load(name: str, options: argparse.Namespace) -> Model:

@@ -101,6 +101,9 @@ class Dim:
             return _divide_by_monomial(self, other)
         if other <= 0:
             raise GraphError(f"size {self} divided by {other}: the divisor must be positive")
+        match self.terms:
+            case (((FloorDiv(numerator, divisor),), 1),):  # ⌊⌊a/b⌋/c⌋ = ⌊a/(b·c)⌋
+                return numerator // (divisor * other)
         # q·d + r: the terms that d divides leave the floor, the rest stays under it.
         whole = _collect((m, a // other) for m, a in self.terms)
         rest = _collect((m, a % other) for m, a in self.terms)

@@ -117,7 +117,7 @@ _MISTYPED = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError
 """What a type rule runs into when an attribute from a file has the wrong type or length."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Node:
     """`op` applied to `inputs`. Typed on construction, so an ill-typed node cannot exist.
 
@@ -165,6 +165,10 @@ class Node:
             return self
         return replace_node(self, inputs=inputs)
 
+    def __repr__(self) -> str:
+        """Short: a node reaches a whole graph."""
+        return f"<Node {self.where()} : {self.type}>"
+
     def where(self) -> str:
         """How errors name this node: op, name and origin."""
         name = f" {self.name!r}" if self.name else ""
@@ -177,7 +181,7 @@ def replace_node(node: Node, *, op: Op | None = None, inputs: tuple[Node, ...] |
     return Node(node.op if op is None else op, node.inputs if inputs is None else inputs, node.name, node.origin)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """A program: its inputs in order and its outputs by name. Everything between is reached from the outputs."""
 
@@ -284,6 +288,9 @@ class Graph:
             return new
 
         return self.map(convert)
+
+    def __repr__(self) -> str:
+        return f"<Graph of {len(self._order)} nodes: {self.input_types()} -> {self.output_types()}>"
 
     def __str__(self) -> str:
         from graphsr.textform import print_graph

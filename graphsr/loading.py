@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     """Load a network from a file, or an embedded one by name ("wdsr-x2", "wdsr-x4").
 
     The kind of file is recognised by its content and suffix. Options belong to the importer: for checkpoints
-    `res_scale`, `input_range`, `mean`, `shuffle`, `scale`; for darknet `weights`.
+    `res_scale`, `input_range`, `mean`, `shuffle`, `scale`.
 
     Raises `ModelError` when there is no such file or model, when no importer reads it, and when the importer
     refuses it or an option.
@@ -100,7 +100,7 @@ def _model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield file
         return
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):  # False for a name that no file can have, too
         raise ModelError(f"{os.fspath(path)!r} is neither a file nor an embedded model.\n{supported()}")
     yield file
 

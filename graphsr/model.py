@@ -12,7 +12,7 @@ from graphsr.ir import Graph, TensorType
 DEFAULT_BACKEND = "numpy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A network that was built, loaded or embedded.
 
@@ -39,6 +39,10 @@ class Model:
     def __post_init__(self) -> None:
         object.__setattr__(self, "inferred", MappingProxyType(dict(self.inferred)))
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __repr__(self) -> str:
+        scale = f" x{self.scale}" if self.scale else ""
+        return f"<Model {self.architecture}{scale}, {self.parameters:,} parameters>"
 
     @property
     def inputs(self) -> dict[str, TensorType]:

@@ -108,6 +108,8 @@ def _print_value(value: object) -> str:
             return f"({', '.join(map(_print_value, value))}{',' if len(value) == 1 else ''})"
         case Op():
             return print_op(value)
+        case float():
+            return repr(float(value))  # NumPy's own floats print differently
         case _:
             return str(value) if isinstance(value, Dim) else repr(value)
 

@@ -37,8 +37,8 @@ def upscale(
     R = G = B and comes back as the mean of its channels; a network for one channel gets the luma, and the chroma is
     enlarged by bicubic interpolation.
 
-    Raises `ImageError` for other arrays, for NaN or infinite pixels and for images that do not fit in memory,
-    `ModelError` for a model that cannot be loaded.
+    Raises `ImageError` for other arrays, for NaN, infinite or out-of-range pixels and for images that do not fit in
+    memory, `ModelError` for a model that cannot be loaded.
     """
     upscaler = Upscaler(model if isinstance(model, Model) else load(model), backend=backend, threads=threads)
     return upscaler(image)
@@ -59,13 +59,14 @@ class Upscaler:
         """See `upscale`."""
         white = _white(image)
         planes = (np.atleast_3d(image).transpose(2, 0, 1)[None] / white).astype(np.float32)
-        if not np.isfinite(planes).all():
-            raise ImageError("the image has NaN or infinite pixels; replace them first")
+        _check_values(planes)
         alpha = planes[:, -1:] if planes.shape[1] in (2, 4) else None
         colour = planes if alpha is None else planes[:, :-1]
         result = self._colour(colour)
         if alpha is not None:
             result = np.concatenate([result, self._bicubic(alpha)], axis=1)
+        if not np.isfinite(result).all():
+            raise ImageError(f"the network gave NaN or infinite pixels: is {self.model!r} damaged, or wrongly set up?")
         pixels = np.clip(result[0].transpose(1, 2, 0), 0, 1) * white
         if image.dtype.kind == "u":
             pixels = np.rint(pixels)
@@ -118,7 +119,22 @@ def _checked_scale(model: Model) -> int:
     (input_type,) = model.inputs.values()
     if input_type.rank != 4 or input_type.shape[1] not in (1, 3):
         raise ImageError(f"model {model.architecture} takes {input_type}, an image upscaler takes 1 or 3 channels")
+    n, _, h, w = input_type.shape
+    (output_type,) = model.outputs.values()
+    if output_type.rank != 4 or output_type.shape != (n, input_type.shape[1], model.scale * h, model.scale * w):
+        raise ImageError(f"model {model.architecture} says x{model.scale}, but makes {output_type} of {input_type}")
     return model.scale
+
+
+def _check_values(planes: Array) -> None:
+    """Refuse what would be clipped without a word; a trace of overshoot from earlier filters may be."""
+    low, high = float(planes.min()), float(planes.max())
+    if not np.isfinite([low, high]).all():
+        raise ImageError("the image has NaN or infinite pixels; replace them first")
+    if low < -0.05 or high > 1.05:
+        raise ImageError(
+            f"floating-point pixels go from {low:g} to {high:g}, but black is 0 and white is 1: rescale them"
+        )
 
 
 def _white(image: Array) -> float:

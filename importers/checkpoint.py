@@ -69,6 +69,16 @@ def read_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = 4 << 30) -
         )
 
 
+def looks_like_checkpoint(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a format that `read_checkpoint` reads."""
+    legacy = b"\x80\x02" + torch_checkpoint.LEGACY_MAGIC
+    return (
+        head.startswith((b"PK\x03\x04", legacy, keras_hdf5.SIGNATURE))
+        or safetensors_file.looks_like_safetensors(head)
+        or torch7.looks_like_torch7(head)
+    )
+
+
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
     (b"\x80", "a Python pickle that PyTorch did not write; unpickling could run any code"),
@@ -83,8 +93,8 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"(\xb5/\xfd", "a Zstandard archive: unpack it first"),
     (b"\x89PNG", "an image (PNG)"),
     (b"\xff\xd8\xff", "an image (JPEG)"),
-    (b"model_checkpoint_path:", "the index of a TensorFlow checkpoint; save the model as Keras HDF5 or ONNX"),
-    (b"[net", "a darknet network (.cfg): load it with graphsr.load(cfg, weights=...)"),
+    (b"model_checkpoint_path:", "the index of a TensorFlow checkpoint; save the model as Keras HDF5"),
+    (b"[net", "a darknet network (.cfg), which graphsr does not read yet"),
 )
 """First bytes of files that users take for checkpoints, and what to say."""
 
@@ -106,13 +116,13 @@ def _guess(source: ByteSource, head: bytes) -> str:
     if head[257:262] == b"ustar":
         return "a tar archive; PyTorch 0.1 saved such checkpoints: load it with PyTorch and save it again"
     if head[4:8] == b"TFL3":
-        return "a TensorFlow Lite model; convert it to ONNX"
+        return "a TensorFlow Lite model; convert it to Keras HDF5"
     if torch7.looks_like_torch7_text(head):
         return "a Torch7 file in ASCII mode: save it again with torch.save(name, object, 'binary')"
     if source.size > 8 and source.read(source.size - 8, 8, "last bytes") == b"\x57\xfb\x80\x8b\x24\x75\x47\xdb":
-        return "the index of a TensorFlow checkpoint; save the model as Keras HDF5 or ONNX"
+        return "the index of a TensorFlow checkpoint; save the model as Keras HDF5"
     if head[:1] == b"\x08" and head[1:2] in bytes(range(1, 32)) and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42"):
-        return "an ONNX model: load it with graphsr.load"
+        return "an ONNX model, which graphsr does not read yet"
     if head[:1] == b"\x0a":
-        return "a TensorFlow graph (.pb); convert it to ONNX"
+        return "a TensorFlow graph (.pb); convert it to Keras HDF5"
     return f"nothing known (it begins with {head[:8].hex(' ')})"

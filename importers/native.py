@@ -75,7 +75,10 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
         "widen": dtype == "float16",
     }
     metadata = {"format": FORMAT, "graph": print_graph(model.graph), "model": json.dumps(known)}
-    write_safetensors(path, tensors, metadata)
+    try:
+        write_safetensors(path, tensors, metadata)
+    except OSError as error:
+        raise ModelError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
 
 
 def _halved(model: Model, tensors: Mapping[str, Array]) -> dict[str, Array]:

@@ -78,6 +78,35 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
 
+def test_a_folder_twice_gives_the_same(tmp_path: Path) -> None:
+    """Results that lie beside their originals are not taken for new originals."""
+    picture(tmp_path / "a.png")
+    for _ in range(2):
+        assert graphsr("upscale", tmp_path).returncode == 0
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a_x2.png"]
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    done = graphsr("upscale", source, "n" * 300 + ".png", cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert (tmp_path / "a_x2.png").exists()
+    assert graphsr("info", "m" * 5000).returncode == 3
+    done = graphsr("convert", "wdsr-x2", tmp_path / "absent" / "y.safetensors")
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+
+
+def test_compare_folders_says_what_has_no_partner(tmp_path: Path) -> None:
+    for folder, names in (("a", ("1.png", "2.png")), ("b", ("1.png",))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            picture(tmp_path / folder / name)
+    done = graphsr("compare", tmp_path / "a", tmp_path / "b")
+    assert done.returncode == 1
+    assert "2.png: only in" in done.stderr
+    assert "mean" in done.stdout
+
+
 def test_existing_outputs(tmp_path: Path) -> None:
     source, target = picture(tmp_path / "a.png"), tmp_path / "b.png"
     target.write_bytes(b"precious")
@@ -102,6 +131,8 @@ def test_existing_outputs(tmp_path: Path) -> None:
         ["upscale", "a.png", "--backend", "nonsense"],
         ["upscale", "a.png", "--mean", "1,2"],
         ["upscale", "empty"],
+        ["upscale", "a.png", "-o", "b.gif"],
+        ["compare", "a.png", "empty"],
         ["convert", "wdsr-x2", "out.bin"],
         ["compare", "a.png", "b.png", "--convention", "paper"],
     ],

@@ -11,6 +11,7 @@ from graphsr.backend import get_backend
 from graphsr.dim import Dim
 from graphsr.errors import GraphError, ShapeError
 from graphsr.ir import Graph, Node, TensorType, replace_node
+from graphsr.models import edsr
 from graphsr.op import Op
 from graphsr.ops import Conv2d, Relu, Reshape, Shortcut
 
@@ -211,3 +212,13 @@ def test_a_size_zero_output_is_refused_or_empty_but_never_wrong() -> None:
     """Batch 0 is no batch: the shapes of a call are positive."""
     with pytest.raises(ShapeError):
         get_backend("reference").compile(chain(1))({"x": np.zeros((0, 3, 2, 2), np.float32)})
+
+
+def test_repr_is_short_however_deep_the_graph() -> None:
+    """Every node reaches all before it, so that a repr of the fields would grow without bound."""
+    model = edsr(scale=2, blocks=32, features=4)
+    run = model.compile("numpy", threads=1)
+    program = run.bind({"input": (1, 3, 8, 8)})
+    for thing in (model, model.graph, model.graph.outputs["output"], run, program):
+        assert len(repr(thing)) < 500
+    assert repr(model).startswith("<Model EDSR x2")

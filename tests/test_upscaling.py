@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from graphsr.imagefile import read_image
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.metrics import paper, psnr
 from graphsr.model import Model
-from graphsr.ops import Resize
+from graphsr.ops import Add, Mul, Resize
 from graphsr.upscaling import Upscaler
 
 from support import data_path
@@ -68,8 +70,6 @@ def test_one_channel_network_keeps_colour() -> None:
 def test_values_are_clipped_not_wrapped() -> None:
     """A network that overshoots gives white, not black."""
     x = Node.input("input", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
-    from graphsr.ops import Add
-
     y = Node(Add(), (x, Node.const(np.full((1, 1, 1, 1), 100, dtype=np.float32))))
     model = Model(Graph((x,), {"output": y}), "brighter", scale=1)
     image = np.array([[0, 100, 200]], dtype=np.uint8)
@@ -85,6 +85,7 @@ def test_values_are_clipped_not_wrapped() -> None:
         (np.zeros(4, dtype=np.uint8), "HxW"),
         ([[1, 2]], "NumPy array"),
         (np.full((4, 4), np.nan, dtype=np.float32), "NaN"),
+        (np.full((4, 4), 254, dtype=np.float32), "white is 1"),
     ],
 )
 def test_other_arrays_are_refused(image: np.ndarray, words: str) -> None:
@@ -96,6 +97,18 @@ def test_a_model_that_is_no_upscaler_is_refused() -> None:
     x = Node.input("input", TensorType("float32", (1, 3, 4, 4)))
     with pytest.raises(graphsr.ImageError, match="not an image upscaler"):
         Upscaler(Model(Graph((x,), {"output": x}), "nothing"), backend="reference")
+
+
+def test_a_model_that_misstates_its_scale_is_refused() -> None:
+    with pytest.raises(graphsr.ImageError, match="says x3"):
+        Upscaler(replace(nearest_x2(), scale=3), backend="reference")
+
+
+def test_a_network_that_gives_no_numbers_is_refused() -> None:
+    x = Node.input("input", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
+    y = Node(Mul(), (x, Node.const(np.full((1, 1, 1, 1), np.nan, dtype=np.float32))))
+    with pytest.raises(graphsr.ImageError, match="NaN or infinite pixels"):
+        Upscaler(Model(Graph((x,), {"output": y}), "broken", scale=1), backend="reference")(np.ones((4, 4), np.uint8))
 
 
 def test_too_large_for_memory_is_refused_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
