@@ -196,7 +196,7 @@ def get_backend(backend: str | Backend) -> Backend:
         raise BackendError(f"unknown backend {backend!r}; installed are {', '.join(sorted(installed)) or 'none'}")
     try:
         made = installed[backend].load()()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # the module, or the name in it
         raise BackendError(f"backend {backend!r} cannot be loaded: {error}") from error
     if not isinstance(made, Backend):
         raise BackendError(f"entry point {backend!r} does not give a graphsr Backend, but {type(made).__name__}")

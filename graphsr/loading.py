@@ -75,7 +75,7 @@ def importers() -> dict[str, Importer]:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             found[entry.name] = entry.load()
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:  # the module, or the name in it
             raise ModelError(f"importer {entry.name!r} ({entry.value}) cannot be loaded: {error}") from error
     return found
 
