@@ -47,36 +47,36 @@ def read_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = 4 << 30) -
         head = source.read(0, min(_HEAD, source.size), "first bytes")
         tree: object | None = None
         metadata: dict[str, str] = {}
-        if head.startswith(b"PK\x03\x04"):
-            name = "PyTorch zip"
-            tensors, metadata = torch_checkpoint.read_zip(source, max_bytes)
-        elif head.startswith(b"\x80\x02" + torch_checkpoint.LEGACY_MAGIC):
-            name = "PyTorch legacy"
-            tensors, metadata = torch_checkpoint.read_legacy(source, max_bytes)
-        elif head.startswith(keras_hdf5.SIGNATURE):
-            name = "Keras HDF5"
-            tensors, metadata = keras_hdf5.read_keras(source, max_bytes)
-        elif safetensors_file.looks_like_safetensors(head):
-            name = "safetensors"
-            tensors, metadata = safetensors_file.read_safetensors(source)
-        elif torch7.looks_like_torch7(head):
-            name = "Torch7"
-            tensors, tree = torch7.read_torch7(source, max_bytes)
-        else:
-            raise _unknown(source, head)
+        name = format_of(head)
+        match name:
+            case "PyTorch zip":
+                tensors, metadata = torch_checkpoint.read_zip(source, max_bytes)
+            case "PyTorch legacy":
+                tensors, metadata = torch_checkpoint.read_legacy(source, max_bytes)
+            case "Keras HDF5":
+                tensors, metadata = keras_hdf5.read_keras(source, max_bytes)
+            case "safetensors":
+                tensors, metadata = safetensors_file.read_safetensors(source)
+            case "Torch7":
+                tensors, tree = torch7.read_torch7(source, max_bytes)
+            case _:
+                raise _unknown(source, head)
         return Checkpoint(
             source.path, name, MappingProxyType(tensors), MappingProxyType(metadata), source.sha256(), tree
         )
 
 
-def looks_like_checkpoint(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a format that `read_checkpoint` reads."""
-    legacy = b"\x80\x02" + torch_checkpoint.LEGACY_MAGIC
-    return (
-        head.startswith((b"PK\x03\x04", legacy, keras_hdf5.SIGNATURE))
-        or safetensors_file.looks_like_safetensors(head)
-        or torch7.looks_like_torch7(head)
-    )
+def format_of(head: bytes) -> str | None:
+    """The format of a file that begins with these bytes, as `Checkpoint.format` names it; None for any other."""
+    if head.startswith(b"PK\x03\x04"):
+        return "PyTorch zip"
+    if head.startswith(b"\x80\x02" + torch_checkpoint.LEGACY_MAGIC):
+        return "PyTorch legacy"
+    if head.startswith(keras_hdf5.SIGNATURE):
+        return "Keras HDF5"
+    if safetensors_file.looks_like_safetensors(head):
+        return "safetensors"
+    return "Torch7" if torch7.looks_like_torch7(head) else None
 
 
 _FOREIGN: tuple[tuple[bytes, str], ...] = (

@@ -16,7 +16,7 @@ from graphsr.op import Array
 
 from . import native
 from .architectures import Assumed, Recognised, recognise
-from .checkpoint import Checkpoint, looks_like_checkpoint, read_checkpoint
+from .checkpoint import Checkpoint, format_of, read_checkpoint
 from .keras_layers import recognise_keras
 from .torch7_network import recognise_torch7
 
@@ -28,7 +28,7 @@ NOT_PROVENANCE = {"layer_names", "model_config", "training_config"}
 
 def matches(path: Path, head: bytes) -> bool:
     """Whether this is a checkpoint, by its first bytes; by its suffix too, for a word on what is wrong with it."""
-    return (looks_like_checkpoint(head) or path.suffix.lower() in SUFFIXES) and not native.matches(path, head)
+    return (format_of(head) is not None or path.suffix.lower() in SUFFIXES) and not native.matches(path, head)
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
