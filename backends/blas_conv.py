@@ -23,6 +23,7 @@ from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvTranspose2d
 
 from .numpy_kernel import (
+    Blocked,
     Epilogue,
     Region,
     WeightCache,
@@ -30,7 +31,6 @@ from .numpy_kernel import (
     carve,
     copy_padded,
     cut,
-    distinct,
     scratch_bytes,
     slices,
     windows,
@@ -45,7 +45,7 @@ CACHE = 64 << 10
 
 
 @dataclass(frozen=True)
-class Im2col:
+class Im2col(Blocked):
     """y[g, Cog, block] = weight[g, Cog, K] @ columns[g, K, block] with K = Cig·Kh·Kw; units = blocks of an image."""
 
     conv: Conv2d
@@ -60,14 +60,6 @@ class Im2col:
         block = self.blocks[0]
         name = "gemm 1x1" if self._is_pointwise else "im2col"
         return f"{name}, {block.height} rows x {block.width} per block"
-
-    @property
-    def units(self) -> int:
-        return len(self.blocks)
-
-    @cached_property
-    def scratch(self) -> int:
-        return max(self._scratch(block) for block in distinct(self.blocks))
 
     def _scratch(self, block: Region) -> int:
         (co, cig, kh, kw), count = self.kernel, (block.height, block.width)
@@ -197,7 +189,7 @@ def places(source: slice, step: int, offset: int) -> slice:
 
 
 @dataclass(frozen=True)
-class Depthwise:
+class Depthwise(Blocked):
     """y[c, block] = Σ_i Σ_j weight[c, i, j] · x[c, shifted block], Co = Ci = groups; units = bands of an image."""
 
     conv: Conv2d
@@ -210,14 +202,6 @@ class Depthwise:
     @property
     def label(self) -> str:
         return f"depthwise, {self.blocks[0].height} rows x {self.blocks[0].width} per block"
-
-    @property
-    def units(self) -> int:
-        return len(self.blocks)
-
-    @cached_property
-    def scratch(self) -> int:
-        return max(self._scratch(block) for block in distinct(self.blocks))
 
     def _scratch(self, block: Region) -> int:
         c = min(self._channels(block), self.channels)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -37,13 +37,13 @@ from graphsr.ops.winograd import R as TAPS
 from graphsr.ops.winograd import matrices
 
 from .numpy_kernel import (
+    Blocked,
     Epilogue,
     Region,
     WeightCache,
     carve,
     copy_padded,
     cut,
-    distinct,
     scratch_bytes,
     slices,
     windows,
@@ -57,7 +57,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Winograd:
+class Winograd(Blocked):
     """A 3x3 convolution with stride 1, units = blocks of tiles of one image."""
 
     m: int
@@ -72,14 +72,6 @@ class Winograd:
     def label(self) -> str:
         block = self.blocks[0]
         return f"winograd_f{self.m}, {block.height} tile rows x {block.width} tiles per block"
-
-    @property
-    def units(self) -> int:
-        return len(self.blocks)
-
-    @cached_property
-    def scratch(self) -> int:
-        return max(self._scratch(tiles) for tiles in distinct(self.blocks))
 
     def _scratch(self, tiles: Region) -> int:
         dtype = self.weight.dtype

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any, Protocol
 
@@ -81,9 +81,23 @@ def cut(batch: int, height: int, width: int, area: int) -> tuple[Region, ...]:
     return tuple(Region(n, *row, *column) for n in range(batch) for row in rows for column in columns)
 
 
-def distinct(blocks: Sequence[Region]) -> list[Region]:
-    """One region of each size: what a kernel must have scratch for."""
-    return list({(block.height, block.width): block for block in blocks}.values())
+class Blocked:
+    """Base of the kernels whose units are blocks of the output, each with scratch according to its size."""
+
+    blocks: tuple[Region, ...]
+
+    @property
+    def units(self) -> int:
+        return len(self.blocks)
+
+    @cached_property
+    def scratch(self) -> int:
+        one_of_each_size = {(block.height, block.width): block for block in self.blocks}.values()
+        return max(self._scratch(block) for block in one_of_each_size)
+
+    def _scratch(self, block: Region) -> int:
+        """Bytes for one block."""
+        raise NotImplementedError
 
 
 def bands(rows: int, size: int, most: int) -> list[slice]:

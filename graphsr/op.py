@@ -80,11 +80,6 @@ def op(name: str) -> Callable[[T], T]:
     return enter
 
 
-def attributes(op: Op) -> dict[str, Any]:
-    """The fields of an op as a dict, in order."""
-    return {f.name: getattr(op, f.name) for f in fields(op)}  # type: ignore[arg-type]  # every Op is a dataclass
-
-
 def check_attributes(op: Op) -> None:
     """Raise `GraphError` unless every field has the type that the class declares: attributes come from files too."""
     for name, hint in _hints(type(op)).items():  # type: ignore[arg-type]  # mypy takes a class for its instance's __hash__
