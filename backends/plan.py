@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from graphsr.ir import Const, Graph, Input, Node
 
@@ -76,7 +77,7 @@ def plan_memory(graph: Graph, needs: Mapping[Node, Need]) -> Plan:
         if node in needs and needs[node].scratch
     }
     distinct = list(dict.fromkeys([*groups.values(), *scratch.values()]))
-    offsets = _pack([group for group in distinct if not group.is_output])
+    offsets = pack([group for group in distinct if not group.is_output])
     buffers = {g: Buffer(g.nbytes, g.first, g.last, offsets.get(g)) for g in distinct}
     arena = [b.offset + b.nbytes for b in buffers.values() if b.offset is not None]
     return Plan(
@@ -133,16 +134,30 @@ def _holds_output(candidates: Iterable[Node], groups: Mapping[Node, _Group]) -> 
     return any(groups[child].is_output for child in candidates if child in groups)
 
 
-def _pack(groups: list[_Group]) -> dict[_Group, int]:
+class Interval(Protocol):
+    """Bytes that are needed from the step `first` to the step `last`, both included."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+
+
+Live = TypeVar("Live", bound=Interval)
+
+
+def pack(groups: Iterable[Live]) -> dict[Live, int]:
     """An offset for each buffer, such that no two that live at the same time overlap."""
-    placed: list[tuple[int, _Group]] = []
+    placed: list[tuple[int, Live]] = []
     for group in sorted(groups, key=lambda g: (-g.nbytes, g.first)):
         placed.append((_tightest_gap(group, placed), group))
         placed.sort(key=lambda item: item[0])
     return {group: offset for offset, group in placed}
 
 
-def _tightest_gap(group: _Group, placed: list[tuple[int, _Group]]) -> int:
+def _tightest_gap(group: Live, placed: list[tuple[int, Live]]) -> int:
     """The start of the smallest gap that takes the buffer, else the end. `placed` is sorted by offset."""
     best, smallest, end = None, 0, 0
     for offset, other in placed:

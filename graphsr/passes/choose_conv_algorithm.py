@@ -27,6 +27,7 @@ def choose_conv_algorithm(
     max_error: float = ERROR[4],
     tiles: Sequence[int] = tuple(ERROR),
     transform_cost: float = TRANSFORM_COST,
+    lanes: int = 1,
 ) -> Graph:
     """conv2d(algorithm=…): the cheapest of those whose rounding error is below `max_error`.
 
@@ -43,7 +44,7 @@ def choose_conv_algorithm(
         conv = node.op.base if isinstance(node.op, Fused) else node.op
         if not isinstance(conv, Conv2d):
             return node
-        algorithm = _choose(conv, node, max_error, tiles, transform_cost)
+        algorithm = _choose(conv, node, max_error, tiles, transform_cost, lanes)
         if algorithm == conv.algorithm:
             return node
         conv = replace(conv, algorithm=algorithm)
@@ -52,11 +53,12 @@ def choose_conv_algorithm(
     return rewrite(graph, rule)
 
 
-def _choose(conv: Conv2d, node: Node, max_error: float, tiles: Sequence[int], transform_cost: float) -> str:
+def _choose(conv: Conv2d, node: Node, max_error: float, tiles: Sequence[int], transform_cost: float, lanes: int) -> str:
     weight = node.inputs[1]
     co, ci, *kernel = weight.type.dims
     if kernel == [1, 1] or (ci == 1 and conv.groups > 1):
         return "direct"
+    ci, co = (-(-channels // lanes) * lanes for channels in (ci, co))
     best, least = "im2col", float(9 * ci * co)
     if weight.is_const and winograd_fits(conv, (kernel[0], kernel[1])):
         precision = float(np.finfo(node.type.dtype).eps / np.finfo("float32").eps)

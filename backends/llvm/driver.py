@@ -1,0 +1,156 @@
+"""The parallel region: one compiled function that every thread of the team enters once per run.
+
+    for step in the table:
+        while (unit = counter of the step ++) < units of the step, and nobody asked to stop:
+            kernel of the step (its arguments, unit, scratch of the thread)
+        wait until every thread is here
+
+The network is a table, so the region is compiled once for all of them. A thread takes the next unit when it is free:
+the result does not depend on who computes what. Waiting spins first and then yields the processor, so that a team with
+more threads than processors still gets on. A stop request empties the remaining steps; the barriers stay in step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphsr.op import Array
+
+LINE = 64
+"""Bytes; counters that different threads write lie on lines of their own."""
+
+HEADER = np.dtype(
+    [
+        ("stop", "i8"),
+        ("steps", "i8"),
+        ("table", "i8"),
+        ("counters", "i8"),
+        ("scratch", "i8"),
+        ("scratch_bytes", "i8"),
+        ("times", "i8"),
+    ]
+)
+"""The context: a stop flag, the number of steps, and the addresses of the step table, of the counters (one line per step,
+and one before them for the barrier), of the scratch of thread 0 and of the time stamps (0: none are wanted)."""
+
+STEP = np.dtype([("kernel", "i8"), ("arguments", "i8"), ("units", "i8"), ("unused", "i8")])
+
+PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}
+DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": "declare void @llvm.aarch64.hint(i32)"}
+
+SPINS = 2000
+"""Pauses before a waiting thread yields: a few tens of microseconds."""
+
+_TEXT = """
+{declare_pause}
+declare i32 @sched_yield()
+declare i64 @llvm.readcyclecounter()
+
+define void @graphsr_run(ptr %context, i64 %thread, i64 %threads) {{
+entry:
+  %p.steps = getelementptr i8, ptr %context, i64 8
+  %steps = load i64, ptr %p.steps
+  %p.table = getelementptr i8, ptr %context, i64 16
+  %table = load ptr, ptr %p.table
+  %p.counters = getelementptr i8, ptr %context, i64 24
+  %barrier = load ptr, ptr %p.counters
+  %p.scratch = getelementptr i8, ptr %context, i64 32
+  %scratch0 = load ptr, ptr %p.scratch
+  %p.bytes = getelementptr i8, ptr %context, i64 40
+  %bytes = load i64, ptr %p.bytes
+  %p.times = getelementptr i8, ptr %context, i64 48
+  %times = load ptr, ptr %p.times
+  %timed = icmp ne ptr %times, null
+  %mine = mul i64 %thread, %bytes
+  %scratch = getelementptr i8, ptr %scratch0, i64 %mine
+  %empty = icmp eq i64 %steps, 0
+  br i1 %empty, label %done, label %step
+
+step:
+  %s = phi i64 [ 0, %entry ], [ %s.next, %arrived ]
+  %s.next = add i64 %s, 1
+  %r.at = mul i64 %s, 32
+  %record = getelementptr i8, ptr %table, i64 %r.at
+  %kernel = load ptr, ptr %record
+  %p.args = getelementptr i8, ptr %record, i64 8
+  %args = load ptr, ptr %p.args
+  %p.units = getelementptr i8, ptr %record, i64 16
+  %units = load i64, ptr %p.units
+  %c.at = mul i64 %s.next, 64
+  %counter = getelementptr i8, ptr %barrier, i64 %c.at
+  br label %take
+
+take:
+  %stop = load atomic i64, ptr %context monotonic, align 8
+  %going = icmp eq i64 %stop, 0
+  br i1 %going, label %next, label %arrive
+
+next:
+  %unit = atomicrmw add ptr %counter, i64 1 monotonic, align 8
+  %some = icmp slt i64 %unit, %units
+  br i1 %some, label %work, label %arrive
+
+work:
+  call void %kernel(ptr %args, i64 %unit, ptr %scratch)
+  br label %take
+
+arrive:
+  br i1 %timed, label %stamp, label %meet
+
+stamp:
+  %now = call i64 @llvm.readcyclecounter()
+  %t.row = mul i64 %s, %threads
+  %t.index = add i64 %t.row, %thread
+  %t.at = mul i64 %t.index, 8
+  %t.place = getelementptr i8, ptr %times, i64 %t.at
+  store i64 %now, ptr %t.place, align 8
+  br label %meet
+
+meet:
+  %before = atomicrmw add ptr %barrier, i64 1 acq_rel, align 8
+  %goal = mul i64 %s.next, %threads
+  br label %look
+
+look:
+  %tries = phi i64 [ 0, %meet ], [ %tries.next, %again ]
+  %here = load atomic i64, ptr %barrier acquire, align 8
+  %all = icmp sge i64 %here, %goal
+  br i1 %all, label %arrived, label %wait
+
+wait:
+  %tries.next = add i64 %tries, 1
+  %patient = icmp slt i64 %tries, {spins}
+  br i1 %patient, label %pause, label %yield
+
+pause:
+  {pause}
+  br label %again
+
+yield:
+  call i32 @sched_yield()
+  br label %again
+
+again:
+  br label %look
+
+arrived:
+  %more = icmp slt i64 %s.next, %steps
+  br i1 %more, label %step, label %done
+
+done:
+  ret void
+}}
+"""
+
+ENTRY = "graphsr_run"
+
+
+def driver_text(triple: str) -> str:
+    """The IR of the parallel region for the architecture of a target triple."""
+    machine = "aarch64" if triple.startswith(("aarch64", "arm64")) else "x86_64"
+    return _TEXT.format(pause=PAUSE[machine], declare_pause=DECLARE_PAUSE[machine], spins=SPINS)
+
+
+def counters(steps: int) -> Array:
+    """Room for the barrier and one counter per step; zero before every run."""
+    return np.zeros(((steps + 1) * LINE // 8,), np.int64)

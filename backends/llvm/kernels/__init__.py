@@ -1,0 +1,36 @@
+"""One file per family of kernels; `LOWER` says which family computes which op.
+
+A family's `lower(plan, node)` asks the planner for its inputs, makes its output and adds calls, or raises `NoKernel`
+with a reason: the node then runs through the `forward` of its op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from graphsr.ir import Node
+from graphsr.ops import Fused
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+
+LOWER: dict[str, str] = {
+    "conv2d": "conv",
+}
+"""Name of the op (of the layer at the heart of a fused one) -> module here whose `lower` computes it."""
+
+
+def lower(plan: Planner, node: Node) -> None:
+    """Add the calls that compute a node. Raises `NoKernel`."""
+    from ..plan import NoKernel
+
+    base = node.op.base if isinstance(node.op, Fused) else node.op
+    family = LOWER.get(base.name)
+    if family is None:
+        raise NoKernel(f"no kernel for {base.name}")
+    if node.type.size == 0:
+        raise NoKernel("nothing to compute")
+    function: Callable[[Planner, Node], None] = import_module(f".{family}", __name__).lower
+    function(plan, node)

@@ -1,0 +1,142 @@
+"""conv2d: which kernel computes a convolution, and what all of them share: channel order, packing, epilogue.
+
+Output channels are computed in blocks of 16 (a vector) and panels of a few blocks (a register tile). A pixel shuffle
+that follows the convolution and reads it alone is taken over: channels are put in the order of its cells, and each
+block is written to its pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphsr.ir import Node
+from graphsr.op import Array
+from graphsr.ops import Conv2d, DepthToSpace
+
+from ...numpy_kernel import Epilogue as Layer
+from ...numpy_kernel import layer_of
+from ..kernel import Argument
+from ..loops import LANES
+from ..memory import aligned
+from ..tensor import Blocked
+from .activation import has_activation
+from .epilogue import Epilogue
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution as the kernels want it."""
+
+    node: Node
+    op: Conv2d
+    layer: Layer
+    shuffled: Node | None
+    """The pixel shuffle that is computed along with it."""
+
+    @property
+    def weight(self) -> Array:
+        return self.node.inputs[1].value
+
+    @property
+    def result(self) -> Node:
+        """The node whose value is written."""
+        return self.shuffled or self.node
+
+    @property
+    def shuffle(self) -> int:
+        op = self.shuffled.op if self.shuffled else None
+        return op.block if isinstance(op, DepthToSpace) else 1
+
+    @property
+    def order(self) -> Array:
+        """[blocks · 16] the output channel of every lane, or −1 for lanes beyond the channels."""
+        co, cells = len(self.weight), self.shuffle**2
+        channels = np.arange(co)
+        crd = isinstance(self.result.op, DepthToSpace) and self.result.op.mode == "crd"
+        by_cell = channels.reshape(-1, cells).T if crd else channels.reshape(cells, -1)
+        padded = np.full((cells, -(-by_cell.shape[1] // LANES) * LANES), -1)
+        padded[:, : by_cell.shape[1]] = by_cell
+        return padded.ravel()
+
+    @property
+    def epilogue(self) -> Epilogue:
+        layer = self.layer
+        return Epilogue(
+            bias=layer.bias is not None,
+            residual=layer.residual is not None,
+            alpha=layer.residual is not None and layer.alpha != 1,
+            beta=layer.residual is not None and layer.beta != 1,
+            activation=layer.activation,
+            partial=bool((self.order < 0).any()),
+        )
+
+    def epilogue_arguments(self, plan: Planner) -> dict[str, Argument]:
+        """The values of `Epilogue.slots()`."""
+        epilogue, order = self.epilogue, self.order
+        arguments: dict[str, Argument] = {}
+        if self.layer.bias is not None:
+            bias = self.node.inputs[self.layer.bias].value
+            arguments["bias"] = plan.weight(bias, f"lanes{self._key}", lambda b: by_lane(b, order))
+        if epilogue.alpha:
+            arguments["alpha"] = float(self.layer.alpha)
+        if epilogue.beta:
+            arguments["beta"] = float(self.layer.beta)
+        if epilogue.partial:
+            masks = np.where(order < 0, 0, -1).astype(np.int32)
+            arguments["lanes"] = plan.weight(self.weight, f"masks{self._key}", lambda _: aligned(masks))
+        return arguments
+
+    @property
+    def _key(self) -> str:
+        mode = self.result.op.mode if isinstance(self.result.op, DepthToSpace) else ""
+        return f" shuffle {self.shuffle}{mode}"
+
+    def form(self, kind: str) -> str:
+        """The name of a packed form of the weights: all that it depends on."""
+        return kind + self._key
+
+    def residual(self, plan: Planner, right: int = 0) -> Blocked | None:
+        if self.layer.residual is None:
+            return None
+        return plan.blocked(self.node.inputs[self.layer.residual], 0, right)
+
+
+def by_lane(values: Array, order: Array) -> Array:
+    """values[Co] in the order of the lanes, zeros beyond the channels."""
+    return aligned(np.where(order < 0, 0, values[order]).astype(np.float32))
+
+
+def lower(plan: Planner, node: Node) -> None:
+    """Choose the kernel of a convolution."""
+    from ..plan import NoKernel
+    from .conv_direct import lower_direct
+    from .conv_winograd import lower_winograd
+
+    op, layer = layer_of(node)
+    assert isinstance(op, Conv2d)
+    if node.type.dtype != "float32":
+        raise NoKernel(f"only float32, not {node.type.dtype}")
+    if not node.inputs[1].is_const or (layer.bias is not None and not node.inputs[layer.bias].is_const):
+        raise NoKernel("weights are not constant")
+    if layer.activation is not None and not has_activation(layer.activation):
+        raise NoKernel(f"no code for {layer.activation.name} in an epilogue")
+    convolution = Convolution(node, op, layer, _shuffle_of(plan, node, layer))
+    if op.groups == 1 and op.algorithm.startswith("winograd"):
+        lower_winograd(plan, convolution, int(op.algorithm[-1]))
+    else:
+        lower_direct(plan, convolution)
+
+
+def _shuffle_of(plan: Planner, node: Node, layer: Layer) -> Node | None:
+    """The pixel shuffle to take over: not where a residual in the old order is added."""
+    user = plan.only_user(node)
+    if user is None or not isinstance(user.op, DepthToSpace) or layer.residual is not None:
+        return None
+    channels = user.type.dims[1]
+    return user if channels >= LANES // 2 else None

@@ -1,0 +1,333 @@
+"""conv2d by Winograd's F(m, 3): 3x3, stride 1, on blocked images.
+
+    for t in the tiles of the unit:                        where tile t is read and written
+    for b in Ci/16, t: V[ξ][t/R][b][t%R][16] = Bᵀ d B      input transform, vectors of 16 channels
+    for chunk of panels: for ξ in α²: for p in chunk: for t/R:
+        M[p][t][ξ] = Σ_c V[ξ][t][c] · U[p][ξ][c]           R x `vectors` accumulators, all of Ci in registers
+    for p in chunk, t: Y = Aᵀ M A, epilogue, to the rows   output transform; pixel shuffle is its addresses
+
+(Lavin & Gray 2015, section 4.1.) Tiles are numbered through the batch; a unit is a run of them. A panel is a group of
+16·`vectors` output channels. U is packed in the order in which the loops read it, and the next panel is prefetched
+meanwhile. V, M and the tile table are scratch of the thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphsr.op import Array
+from graphsr.ops.winograd import matrices
+
+from ..kernel import Kernel, blocked_slots
+from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..memory import aligned
+from .epilogue import Epilogue
+from .winograd_transform import apply_matrix
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+    from .conv import Convolution
+
+UNROLL = 4
+"""Channels per turn of the innermost loop."""
+TILE_RECORD = 16
+"""8-byte entries of the tile table for one tile: α row addresses, then those below."""
+OUT, RESIDUAL, ROWS, COLUMNS, TX = 8, 9, 10, 11, 12
+
+
+@dataclass(frozen=True)
+class ConvWinograd(Kernel):
+    """See the loop nest above."""
+
+    ci_blocks: int
+    panels: int
+    vectors: int
+    """Vectors of output channels in a panel."""
+    rows: int
+    """R, tiles in a register tile."""
+    m: int
+    epilogue: Epilogue
+    tiles: int = 44
+    """Most tiles in a unit, a multiple of R: how far apart things lie in V."""
+    chunk: int = 1
+    """Panels between two output transforms."""
+    shuffle: int = 1
+    """Pixel-shuffle factor s: block g·(blocks/s²) + b is block b of the pixels (g/s, g%s) of each s x s cell."""
+
+    @property
+    def alpha(self) -> int:
+        return self.m + 2
+
+    @cached_property
+    def v_point(self) -> int:
+        """Bytes of V for one ξ; one cache line more, so that the α² stores of a tile spread over the cache."""
+        return self.tiles * self.ci_blocks * VECTOR_BYTES + VECTOR_BYTES
+
+    @cached_property
+    def m_tile(self) -> int:
+        """Bytes of M for one tile and panel, with two lines more for the same reason."""
+        return (self.alpha**2 + 1) * self.vectors * VECTOR_BYTES
+
+    @property
+    def m_panel(self) -> int:
+        return self.m_tile * self.tiles
+
+    @property
+    def u_panel(self) -> int:
+        """Bytes of U for one panel and one ξ."""
+        return self.ci_blocks * LANES * self.vectors * VECTOR_BYTES
+
+    def slots(self) -> Mapping[str, str]:
+        residual = blocked_slots("r") if self.epilogue.residual else {}
+        sizes = ("height", "width", "out_height", "out_width", "tile_rows", "tile_columns", "top", "pad_left")
+        return {
+            **blocked_slots("x"),
+            **blocked_slots("y"),
+            **residual,
+            **{"u": PTR, "units": PTR, "zeros": PTR},
+            **self.epilogue.slots(),
+            **dict.fromkeys(sizes, I64),
+        }
+
+    def scratch(self, target: Target) -> int:
+        v, m = self.alpha**2 * self.v_point, self.chunk * self.m_panel
+        return v + m + self._table_bytes + self.alpha**2 * VECTOR_BYTES
+
+    @property
+    def _table_bytes(self) -> int:
+        return self.tiles * TILE_RECORD * 8
+
+    def body(self, k: Function, target: Target) -> None:
+        v = k.scratch
+        m = v + self.alpha**2 * self.v_point
+        table = m + self.chunk * self.m_panel
+        temporary = table + self._table_bytes
+        first = k.load(k["units"] + k.unit * 16, I64)
+        count = k.load(k["units"] + k.unit * 16 + 8, I64)
+        groups = (count + (self.rows - 1)) // self.rows
+        self._locate(k, table, first, count)
+        with k.loop(self.ci_blocks) as block, k.loop(count) as t:
+            self._transform_input(k, table, v, temporary, block, t)
+        with k.loop(self.panels // self.chunk) as c:
+            with k.loop(self.alpha**2) as xi, k.loop(self.chunk) as p, k.loop(groups) as group:
+                self._multiply(k, v, m, c, xi, p, group, groups)
+            with k.loop(self.chunk) as p, k.loop(count) as t, k.loop(self.vectors) as vector:
+                self._transform_output(k, table, m, temporary, c * self.chunk + p, p, t, vector)
+
+    def _locate(self, k: Function, table: Value, first: Value, count: Value) -> None:
+        """Write the tile table."""
+        m = self.m
+        with k.loop(count) as t:
+            tile, entry = first + t, table + t * (8 * TILE_RECORD)
+            row, tx = tile // k["tile_columns"], tile % k["tile_columns"]
+            n, ty = row // k["tile_rows"], row % k["tile_rows"]
+            column = (tx * m - k["pad_left"]) * VECTOR_BYTES
+            top = ty * m - k["top"]
+            for i in range(self.alpha):
+                y = top + i
+                inside = (y >= 0) & (y < k["height"])
+                address = k["x"] + (n * k["height"] + y) * k["x_row"]
+                k.store(k.select(inside, address, k["zeros"]) + column, entry + 8 * i)
+            out_row = (n * k["out_height"] + ty * m) * self.shuffle
+            out = k["y"] + out_row * k["y_row"] + tx * (m * self.shuffle * VECTOR_BYTES)
+            k.store(out, entry + 8 * OUT)
+            if self.epilogue.residual:
+                k.store(k["r"] + out_row * k["r_row"] + tx * (m * VECTOR_BYTES), entry + 8 * RESIDUAL)
+            k.store(k.minimum(k["out_height"] - ty * m, m), entry + 8 * ROWS)
+            k.store(k.minimum(k["out_width"] - tx * m, m), entry + 8 * COLUMNS)
+            k.store(tx, entry + 8 * TX)
+
+    def _transform_input(self, k: Function, table: Value, v: Value, temporary: Value, block: Value, t: Value) -> None:
+        """V of one tile and one block of channels: columns to the temporary, then rows to V."""
+        a, (_, _, BT) = self.alpha, matrices(self.m)
+        entry = table + t * (8 * TILE_RECORD)
+        channel = block * k["x_block"]
+        rows = [k.load(entry + 8 * i, PTR) + channel for i in range(a)]
+        with k.loop(a) as j:
+            d = [k.load(row + j * VECTOR_BYTES) for row in rows]
+            for i, value in enumerate(apply_matrix(k, BT, d)):
+                k.store(value, temporary + j * VECTOR_BYTES + i * (a * VECTOR_BYTES))
+        group, row = t // self.rows, t % self.rows
+        place = v + ((group * self.ci_blocks + block) * self.rows + row) * VECTOR_BYTES
+        with k.loop(a) as i:
+            source, target = temporary + i * (a * VECTOR_BYTES), place + i * (a * self.v_point)
+            d = [k.load(source + j * VECTOR_BYTES) for j in range(a)]
+            for j, value in enumerate(apply_matrix(k, BT, d)):
+                k.store(value, target + j * self.v_point)
+
+    def _multiply(
+        self, k: Function, v: Value, m: Value, c: Value, xi: Value, p: Value, group: Value, groups: Value
+    ) -> None:
+        """M of R tiles and one panel at one ξ."""
+        order = (c * self.alpha**2 + xi) * self.chunk + p
+        u = k["u"] + order * self.u_panel
+        a = v + xi * self.v_point + group * (self.ci_blocks * self.rows * VECTOR_BYTES)
+        line = self.vectors * VECTOR_BYTES
+        ahead = u + self.u_panel  # the next panel: each group of tiles fetches its share of the lines
+        shares = self.tiles // self.rows
+
+        zero = [k.vector(0.0)] * (self.rows * self.vectors)
+
+        @k.fold(self.ci_blocks, zero)
+        def total(block: Value, total: list[Value]) -> list[Value]:
+            a_block, u_block = a + block * (self.rows * VECTOR_BYTES), u + block * (LANES * line)
+
+            @k.fold(LANES, total, step=UNROLL)
+            def total_of_block(q: Value, total: list[Value]) -> list[Value]:
+                done = (block * LANES + q) * line
+                for n in range(-(-UNROLL * self.vectors // shares)):
+                    k.prefetch(ahead + (group * (self.ci_blocks * LANES * line) + done) // shares + n * VECTOR_BYTES)
+                offsets = range(0, 4 * UNROLL, 4)
+                return register_tile(k, total, a_block + q * 4, u_block + q * line, self.rows, VECTOR_BYTES, offsets)
+
+            return total_of_block
+
+        row_of_m = m + p * self.m_panel + group * (self.rows * self.m_tile) + xi * line
+        for r in range(self.rows):
+            for n in range(self.vectors):
+                k.store(total[r * self.vectors + n], row_of_m + (r * self.m_tile + n * VECTOR_BYTES))
+
+    def _transform_output(
+        self, k: Function, table: Value, m: Value, temporary: Value, panel: Index, p: Value, t: Value, vector: Value
+    ) -> None:
+        """Y of one tile and one block of channels: columns to the temporary, then rows to the image."""
+        a, (AT, _, _) = self.alpha, matrices(self.m)
+        entry = table + t * (8 * TILE_RECORD)
+        line = self.vectors * VECTOR_BYTES
+        source = m + p * self.m_panel + t * self.m_tile + vector * VECTOR_BYTES
+        with k.loop(a) as j:
+            d = [k.load(source + j * line + i * (a * line)) for i in range(a)]
+            for i, value in enumerate(apply_matrix(k, AT, d)):
+                k.store(value, temporary + j * VECTOR_BYTES + i * (a * VECTOR_BYTES))
+        block = panel * self.vectors + vector
+        channels = self.epilogue.begin(k, block)
+        out, step = self._output(k, entry, block)
+        residual = k.load(entry + 8 * RESIDUAL, PTR) + block * k["r_block"] if self.epilogue.residual else None
+        columns = k.load(entry + 8 * COLUMNS, I64)
+        with k.loop(k.load(entry + 8 * ROWS, I64)) as i:
+            d = [k.load(temporary + i * (a * VECTOR_BYTES) + j * VECTOR_BYTES) for j in range(a)]
+            row = out + i * k["y_row"] * self.shuffle
+            r = residual + i * k["r_row"] if residual is not None else None
+            for j, y in enumerate(apply_matrix(k, AT, d)):
+                y = channels.apply(k, y, r + j * VECTOR_BYTES if r is not None else None)
+                y = k.select(columns > j, y, k.vector(0.0)) if j else y  # beyond the image lies its halo
+                k.store(y, row + j * step)
+            self._write_halo(k, entry, row, block, step)
+
+    def _output(self, k: Function, entry: Value, block: Value) -> tuple[Value, int]:
+        """Address of the first pixel of a tile in a block of channels, and the bytes between two of its pixels."""
+        out = k.load(entry + 8 * OUT, PTR)
+        if self.shuffle == 1:
+            return out + block * k["y_block"], VECTOR_BYTES
+        blocks = self.panels * self.vectors // self.shuffle**2
+        cell, inner = block // blocks, block % blocks
+        dy, dx = cell // self.shuffle, cell % self.shuffle
+        out = out + inner * k["y_block"] + dy * k["y_row"] + dx * VECTOR_BYTES
+        return out, self.shuffle * VECTOR_BYTES
+
+    def _write_halo(self, k: Function, entry: Value, row: Value, block: Value, step: int) -> None:
+        """Zeros left of the first tile of a row, and right of the last one."""
+        tx = k.load(entry + 8 * TX, I64)
+        within = 0 if self.shuffle == 1 else block // (self.panels * self.vectors // self.shuffle**2) % self.shuffle
+        start = row - 0 if isinstance(within, int) else row + (0 - within * VECTOR_BYTES)
+        with k.when(tx.equals(0)), k.loop(k["y_left"]) as x:
+            k.store(k.vector(0.0), start + (x + 1) * -VECTOR_BYTES)
+        with k.when(tx.equals(k["tile_columns"] - 1)):
+            done = (tx + 1) * (self.m * self.shuffle)
+            width = k["out_width"] * self.shuffle
+            with k.loop(width + k["y_right"], start=done) as x:
+                k.store(k.vector(0.0), start + (x - tx * (self.m * self.shuffle)) * VECTOR_BYTES)
+
+
+def register_tile(
+    k: Function, total: list[Value], a: Value, b: Value, rows: int, stride: int, offsets: Sequence[int]
+) -> list[Value]:
+    """For each offset o: total[r][n] += a[r·stride + o] · b[n], b going on by one line of vectors. All in bytes."""
+    total, vectors = list(total), len(total) // rows
+    for step, offset in enumerate(offsets):
+        right = [k.load(b + (step * vectors + n) * VECTOR_BYTES) for n in range(vectors)]
+        for r in range(rows):
+            left = k.splat(k.load(a + (r * stride + offset), FLOAT))
+            for n in range(vectors):
+                total[r * vectors + n] = k.fma(left, right[n], total[r * vectors + n])
+    return total
+
+
+def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
+    """Add the call for a 3x3 convolution."""
+    (x_node, *_), layer = conv.node.inputs, conv.layer
+    n, _, height, width = x_node.type.dims
+    _, _, out_height, out_width = conv.node.type.dims
+    top, left, _, _ = conv.op.padding
+    tile_rows, tile_columns = -(-out_height // m), -(-out_width // m)
+    covered = tile_columns * m
+    x = plan.blocked(x_node, left, max(0, covered + 2 - left - width))
+    residual = conv.residual(plan, covered - out_width)
+    y = plan.new_blocked(conv.result, 0, (covered - out_width) * conv.shuffle)
+    kernel = choose_blocking(plan.target, conv, m)
+    arguments = {
+        **x.arguments("x"),
+        **y.arguments("y"),
+        **(residual.arguments("r") if residual else {}),
+        "u": plan.weight(
+            conv.weight,
+            conv.form(f"winograd {m} {kernel.vectors} {kernel.chunk}"),
+            lambda w: pack(w, conv.order, kernel),
+        ),
+        "units": cut_tiles(n * tile_rows * tile_columns, kernel.tiles, kernel.rows, plan.threads),
+        "zeros": plan.zero_row(x),
+        **conv.epilogue_arguments(plan),
+        **{"height": height, "width": width, "out_height": out_height, "out_width": out_width},
+        **{"tile_rows": tile_rows, "tile_columns": tile_columns, "top": top, "pad_left": left},
+    }
+    units = len(arguments["units"])
+    covers = (conv.shuffled,) if conv.shuffled else ()
+    plan.call(conv.node, kernel, arguments, units, label=f"winograd F({m},3)", note="", covers=covers)
+
+
+def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
+    """Register tile and cache blocking for these channels."""
+    ci_blocks, blocks = -(-conv.weight.shape[1] // LANES), len(conv.order) // LANES
+    vectors, rows = register_tile_of(target, blocks)
+    panels = blocks // vectors
+    return ConvWinograd(ci_blocks, panels, vectors, rows, m, conv.epilogue, rows * 4, 1, conv.shuffle)
+
+
+def register_tile_of(target: Target, blocks: int) -> tuple[int, int]:
+    """(vectors, rows) of the register tile for so many blocks of output channels: accumulators fill the registers but
+    for the operands. A panel divides the blocks, so that nothing is computed in vain."""
+    if target.vector_bits < 512:
+        return 1, target.rows
+    for vectors, rows in ((2, 11), (3, 8), (5, 5), (7, 3)):
+        if blocks % vectors == 0:
+            return vectors, rows
+    return 1, 22
+
+
+def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
+    """[units, 2] first tile and count: runs of `most` tiles, smaller ones at the end so that threads end together."""
+    units, first = [], 0
+    while first < total:
+        share = -(-(total - first) // (2 * threads))
+        count = min(most, max(rows, -(-share // rows) * rows), total - first)
+        units.append((first, count))
+        first += count
+    return np.array(units, np.int64).reshape(-1, 2)
+
+
+def pack(weight: Array, order: Array, kernel: ConvWinograd) -> Array:
+    """U[chunk][ξ][panel][Ci][16·vectors] = G g Gᵀ of weight[Co, Ci, 3, 3], in the order in which it is read."""
+    _, G, _ = matrices(kernel.m)
+    co, ci = weight.shape[:2]
+    padded = np.zeros((9, kernel.ci_blocks * LANES, len(order)), np.float32)
+    padded[:, :ci, order >= 0] = weight.reshape(co, ci, 9)[order[order >= 0]].transpose(2, 1, 0)
+    u = np.kron(G, G).astype(np.float32) @ padded.reshape(9, -1)
+    chunks, width = kernel.panels // kernel.chunk, kernel.vectors * LANES
+    u = u.reshape(kernel.alpha**2, kernel.ci_blocks * LANES, chunks, kernel.chunk, width)
+    return aligned(u.transpose(2, 0, 3, 1, 4), kernel.u_panel)

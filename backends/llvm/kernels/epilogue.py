@@ -1,0 +1,75 @@
+"""What follows the sum of a layer while it is in registers: y = activation(α·(sum + bias) + β·r), padding lanes to zero.
+
+Shared by all kernels that write blocked images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphsr.op import Op
+
+from ..loops import FLOAT, IVECTOR, PTR, VECTOR, VECTOR_BYTES, Function, Index, Value
+from .activation import emit_activation
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """Which parts there are. Part of the description of a kernel."""
+
+    bias: bool = False
+    residual: bool = False
+    alpha: bool = False
+    """Whether α differs from 1."""
+    beta: bool = False
+    activation: Op | None = None
+    partial: bool = False
+    """Whether the last block has lanes beyond the channels: they are set to zero."""
+
+    def slots(self) -> Mapping[str, str]:
+        slots = {"bias": PTR} if self.bias else {}
+        if self.alpha:
+            slots["alpha"] = FLOAT
+        if self.beta:
+            slots["beta"] = FLOAT
+        if self.partial:
+            slots["lanes"] = PTR
+        return slots
+
+    def begin(self, k: Function, block: Index) -> Channels:
+        """Load what depends on the block of output channels only."""
+        at = block * VECTOR_BYTES
+        return Channels(
+            self,
+            bias=k.load(k["bias"] + at) if self.bias else None,
+            alpha=k.splat(k["alpha"]) if self.alpha else None,
+            beta=k.splat(k["beta"]) if self.beta else None,
+            lanes=k.load(k["lanes"] + at, IVECTOR) if self.partial else None,
+        )
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The epilogue of one block of 16 channels, its operands in registers."""
+
+    epilogue: Epilogue
+    bias: Value | None
+    alpha: Value | None
+    beta: Value | None
+    lanes: Value | None
+
+    def apply(self, k: Function, y: Value, residual: Value | None = None) -> Value:
+        """The finished vector of one pixel; `residual` is the address of r."""
+        if self.bias is not None:
+            y = y + self.bias
+        if self.alpha is not None:
+            y = y * self.alpha
+        if residual is not None:
+            r = k.load(residual)
+            y = y + (r * self.beta if self.beta is not None else r)
+        if self.epilogue.activation is not None:
+            y = emit_activation(k, self.epilogue.activation, y)
+        if self.lanes is not None:
+            y = k.bitcast(k.bitcast(y, IVECTOR) & self.lanes, VECTOR)
+        return y

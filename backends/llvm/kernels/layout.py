@@ -1,0 +1,112 @@
+"""Conversions between the planar and the blocked layout.
+
+for row (n, y) of the unit: for block of 16 channels: for 16 pixels:
+    16 vectors in, transposed in registers, 16 vectors out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphsr.ir import Node
+
+from ..kernel import Kernel, blocked_slots
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+
+
+def transpose(k: Function, rows: Sequence[Value]) -> list[Value]:
+    """A 16x16 matrix held as 16 vectors: four rounds that swap the off-diagonal halves of ever smaller squares."""
+    m = list(rows)
+    for d in (8, 4, 2, 1):
+        upper = [lane if not lane & d else LANES + lane - d for lane in range(LANES)]
+        lower = [lane + d if not lane & d else LANES + lane for lane in range(LANES)]
+        for i in range(LANES):
+            if not i & d:
+                m[i], m[i + d] = k.shuffle(m[i], m[i + d], upper), k.shuffle(m[i], m[i + d], lower)
+    return m
+
+
+@dataclass(frozen=True)
+class ToBlocked(Kernel):
+    """Unit: row y of image n. See above."""
+
+    channels: int
+
+    def slots(self) -> Mapping[str, str]:
+        return {"x": PTR, **blocked_slots("y"), "height": I64, "width": I64}
+
+    def scratch(self, target: Target) -> int:
+        return LANES * VECTOR_BYTES
+
+    def body(self, k: Function, target: Target) -> None:
+        n, y = k.unit // k["height"], k.unit % k["height"]
+        plane = k["height"] * k["width"] * 4
+        for first in range(0, self.channels, LANES):
+            count = min(LANES, self.channels - first)
+            source = k["x"] + (n * self.channels + first) * plane + y * k["width"] * 4
+            out = k["y"] + k.unit * k["y_row"] + k["y_block"] * (first // LANES)
+            with k.loop(k["width"], step=LANES) as x:
+                rest = k["width"] - x
+                mask = k.first_lanes(rest)
+                given = [k.load_some(source + plane * c + x * 4, mask) for c in range(count)]
+                columns = transpose(k, given + [k.vector(0.0)] * (LANES - count))
+                for i, column in enumerate(columns):
+                    k.store(column, k.scratch + i * VECTOR_BYTES)
+                with k.loop(k.minimum(rest, LANES)) as i:
+                    k.store(k.load(k.scratch + i * VECTOR_BYTES), out + (x + i) * VECTOR_BYTES)
+            zero_halo(k, out, k["width"], k["y_left"], k["y_right"])
+
+
+@dataclass(frozen=True)
+class ToPlanar(Kernel):
+    """Unit: row y of image n. See above."""
+
+    channels: int
+
+    def slots(self) -> Mapping[str, str]:
+        return {**blocked_slots("x"), "y": PTR, "height": I64, "width": I64}
+
+    def body(self, k: Function, target: Target) -> None:
+        n, y = k.unit // k["height"], k.unit % k["height"]
+        plane = k["height"] * k["width"] * 4
+        for first in range(0, self.channels, LANES):
+            count = min(LANES, self.channels - first)
+            source = k["x"] + k.unit * k["x_row"] + k["x_block"] * (first // LANES)
+            out = k["y"] + (n * self.channels + first) * plane + y * k["width"] * 4
+            with k.loop(k["width"], step=LANES) as x:
+                mask = k.first_lanes(k["width"] - x)
+                last = k["width"] - 1
+                pixels = [k.load(source + k.minimum(x + i, last) * VECTOR_BYTES) for i in range(LANES)]
+                for c, channel in enumerate(transpose(k, pixels)[:count]):
+                    k.store_some(channel, out + plane * c + x * 4, mask)
+
+
+def zero_halo(k: Function, row: Value, width: Value, left: Value, right: Value) -> None:
+    """Zeros left and right of one block of a row; `row` is the address of its first pixel."""
+    with k.loop(left) as x:
+        k.store(k.vector(0.0), row + (x + 1) * -VECTOR_BYTES)
+    with k.loop(right) as x:
+        k.store(k.vector(0.0), row + (width + x) * VECTOR_BYTES)
+
+
+def to_blocked(plan: Planner, node: Node) -> None:
+    """Convert a planar float32 image."""
+    source = plan.planar(node)
+    n, c, h, w = node.type.dims
+    tensor = plan.new_blocked(node)
+    arguments = {"x": source, **tensor.arguments("y"), "height": h, "width": w}
+    plan.call(node, ToBlocked(c), arguments, n * h, label="to blocked layout")
+
+
+def to_planar(plan: Planner, node: Node) -> None:
+    """Convert a blocked image."""
+    tensor = plan.blocked(node)
+    n, c, h, w = node.type.dims
+    arguments = {**tensor.arguments("x"), "y": plan.new_planar(node), "height": h, "width": w}
+    plan.call(node, ToPlanar(c), arguments, n * h, label="to planar layout")

@@ -1,0 +1,438 @@
+"""Kernels are written as Python that looks like the loop nest; this file turns it into LLVM IR text.
+
+The only file that speaks LLVM's control flow. A `Function` is one kernel under construction: values carry their type
+and the usual operators, integers known to Python are folded on the way, and loops are `with` blocks:
+
+>>> k = Function("scale", {"x": PTR, "n": I64, "factor": FLOAT})
+>>> with k.loop(k["n"]) as i:
+...     x = k["x"] + i * VECTOR_BYTES
+...     k.store(k.load(x) * k.splat(k["factor"]), x)
+>>> print(k.text().splitlines()[0])
+define void @scale(ptr %args, i64 %unit, ptr %scratch) #0 {
+
+A loop that carries values in registers is a decorator; the name of the body then means the final values:
+
+>>> k = Function("total", {"x": PTR, "y": PTR})
+>>> @k.fold(8, [k.vector(0.0)])
+... def total(i, carried):
+...     return [carried[0] + k.load(k["x"] + i * VECTOR_BYTES)]
+>>> k.store(total[0], k["y"])
+
+Every kernel has the signature `void(ptr args, i64 unit, ptr scratch)`: `args` points to 8-byte slots (addresses,
+sizes, factors: what differs from call to call), `unit` says which piece of the work to do, and `scratch` is working
+memory of the calling thread. There are no IR passes behind this: what is written here is what runs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Union
+
+LANES = 16
+"""Floats in a vector on every target; where registers are narrower, LLVM splits it."""
+VECTOR_BYTES = 4 * LANES
+
+I64, I32, I1, PTR, FLOAT, DOUBLE = "i64", "i32", "i1", "ptr", "float", "double"
+VECTOR, IVECTOR, MASK = f"<{LANES} x float>", f"<{LANES} x i32>", f"<{LANES} x i1>"
+
+Index = Union["Value", int]
+"""An i64: known now, or when the kernel runs."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Value:
+    """A typed SSA value, or a literal. Operators on i64 are integer (division and remainder unsigned), on floats and
+    vectors IEEE; `ptr + n` is n bytes further."""
+
+    function: Function
+    type: str
+    text: str
+
+    def __add__(self, other: Index) -> Value:
+        if self.type == PTR:
+            return self.function.offset(self, other)
+        return self.function.binary("add", self, other)
+
+    def __sub__(self, other: Index) -> Value:
+        return self.function.binary("sub", self, other)
+
+    def __mul__(self, other: Index) -> Value:
+        return self.function.binary("mul", self, other)
+
+    def __rmul__(self, other: int) -> Value:
+        return self.function.binary("mul", self, other)
+
+    def __radd__(self, other: int) -> Value:
+        return self.function.binary("add", self, other)
+
+    def __rsub__(self, other: int) -> Value:
+        return self.function.binary("sub", self.function.literal(other, self.type), self)
+
+    def __truediv__(self, other: Value) -> Value:
+        return self.function.binary("div", self, other)
+
+    def __floordiv__(self, other: Index) -> Value:
+        return self.function.binary("udiv", self, other)
+
+    def __mod__(self, other: Index) -> Value:
+        return self.function.binary("urem", self, other)
+
+    def __and__(self, other: Index) -> Value:
+        return self.function.binary("and", self, other)
+
+    def __or__(self, other: Index) -> Value:
+        return self.function.binary("or", self, other)
+
+    def __xor__(self, other: Index) -> Value:
+        return self.function.binary("xor", self, other)
+
+    def __lshift__(self, other: Index) -> Value:
+        return self.function.binary("shl", self, other)
+
+    def __rshift__(self, other: Index) -> Value:
+        return self.function.binary("lshr", self, other)
+
+    def __neg__(self) -> Value:
+        if is_float(self.type):
+            return self.function.emit(f"fneg {self.type} {self.text}", self.type)
+        return 0 - self
+
+    def __lt__(self, other: Index) -> Value:
+        return self.function.compare("lt", self, other)
+
+    def __le__(self, other: Index) -> Value:
+        return self.function.compare("le", self, other)
+
+    def __gt__(self, other: Index) -> Value:
+        return self.function.compare("gt", self, other)
+
+    def __ge__(self, other: Index) -> Value:
+        return self.function.compare("ge", self, other)
+
+    def equals(self, other: Index) -> Value:
+        """`==`, which Python keeps for identity here."""
+        return self.function.compare("eq", self, other)
+
+
+def is_float(type_: str) -> bool:
+    return "float" in type_ or "double" in type_
+
+
+class Function:
+    """One kernel: its slots by name and type (PTR, I64 or FLOAT), and the code written so far.
+
+    `fma` says whether the target has fused multiply-add; without it, products are rounded before the sum.
+    """
+
+    def __init__(self, name: str, slots: Mapping[str, str], *, fma: bool = True) -> None:
+        self.name = name
+        self.slots = tuple(slots)
+        self.has_fma = fma
+        self._declares: dict[str, str] = {}
+        self._lines: list[str] = ["entry:"]
+        self._block = "entry"
+        self._before: list[str] = []
+        self._count = 0
+        self.args = Value(self, PTR, "%args")
+        self.unit = Value(self, I64, "%unit")
+        self.scratch = Value(self, PTR, "%scratch")
+        self._slots = {
+            slot: self.emit(f"load {type_}, ptr {(self.args + 8 * index).text}, align 8", type_)
+            for index, (slot, type_) in enumerate(slots.items())
+        }
+
+    def __getitem__(self, slot: str) -> Value:
+        """The value of a slot."""
+        return self._slots[slot]
+
+    # --- values -----------------------------------------------------------------------------------------------
+
+    def literal(self, value: float, type_: str = I64) -> Value:
+        """A constant; of a vector type, the same in every lane."""
+        scalar = type_.removeprefix(f"<{LANES} x ").removesuffix(">")
+        text = _hexadecimal(value, scalar) if is_float(scalar) else str(int(value))
+        if scalar != type_:
+            text = "<" + ", ".join([f"{scalar} {text}"] * LANES) + ">"
+        return Value(self, type_, text)
+
+    def vector(self, value: float) -> Value:
+        """The constant in every lane of a float vector."""
+        return self.literal(value, VECTOR)
+
+    def lanes(self, values: Sequence[float], type_: str = VECTOR) -> Value:
+        """A constant vector with these lanes (booleans for a MASK)."""
+        scalar = type_.removeprefix(f"<{LANES} x ").removesuffix(">")
+        texts = [_hexadecimal(v, scalar) if is_float(scalar) else str(int(v)) for v in values]
+        return Value(self, type_, "<" + ", ".join(f"{scalar} {text}" for text in texts) + ">")
+
+    def splat(self, scalar: Value) -> Value:
+        """A scalar in every lane."""
+        type_ = f"<{LANES} x {scalar.type}>"
+        first = self.emit(f"insertelement {type_} poison, {scalar.type} {scalar.text}, i32 0", type_)
+        return self.shuffle(first, first, [0] * LANES)
+
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """Lanes of a (0..15) and b (16..31), in this order."""
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.emit(f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{mask}>", a.type)
+
+    def extract(self, vector: Value, lane: Index) -> Value:
+        """One lane."""
+        scalar = vector.type.removeprefix(f"<{LANES} x ").removesuffix(">")
+        return self.emit(f"extractelement {vector.type} {vector.text}, {self._typed(lane, I64)}", scalar)
+
+    def bitcast(self, value: Value, type_: str) -> Value:
+        return self.emit(f"bitcast {value.type} {value.text} to {type_}", type_)
+
+    def convert(self, how: str, value: Value, type_: str) -> Value:
+        """An LLVM conversion such as "sitofp", "fptosi", "zext", "fpext"."""
+        return self.emit(f"{how} {value.type} {value.text} to {type_}", type_)
+
+    # --- arithmetic -------------------------------------------------------------------------------------------
+
+    def binary(self, op: str, a: Index, b: Index) -> Value:
+        left, right = self._same_type(a, b)
+        if is_float(left.type):
+            names = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+            return self.emit(f"{names[op]} {left.type} {left.text}, {right.text}", left.type)
+        neutral = {"add": 0, "sub": 0, "mul": 1, "udiv": 1, "shl": 0, "lshr": 0}.get(op)
+        if neutral is not None and right.text == str(neutral):
+            return left
+        if op in ("add", "mul") and left.text == str(neutral):
+            return right
+        if op == "mul" and "0" in (left.text, right.text):
+            return self.literal(0, left.type)
+        return self.emit(f"{op} {left.type} {left.text}, {right.text}", left.type)
+
+    def compare(self, how: str, a: Index, b: Index) -> Value:
+        """Signed for integers; ordered for floats (false where a NaN takes part), except "ne" and "uno"."""
+        left, right = self._same_type(a, b)
+        type_ = MASK if left.type.startswith("<") else I1
+        if is_float(left.type):
+            predicate = {"eq": "oeq", "ne": "une", "uno": "uno"}.get(how, f"o{how}")
+            return self.emit(f"fcmp {predicate} {left.type} {left.text}, {right.text}", type_)
+        predicate = how if how in ("eq", "ne") else f"s{how}"
+        return self.emit(f"icmp {predicate} {left.type} {left.text}, {right.text}", type_)
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        return self.emit(f"select {condition.type} {condition.text}, {a.type} {a.text}, {b.type} {b.text}", a.type)
+
+    def minimum(self, a: Index, b: Index) -> Value:
+        """Of two integers."""
+        left, right = self._same_type(a, b)
+        return self.select(left < right, left, right)
+
+    def maximum(self, a: Index, b: Index) -> Value:
+        """Of two integers."""
+        left, right = self._same_type(a, b)
+        return self.select(left > right, left, right)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a·b + c, rounded once where the target can."""
+        if not self.has_fma:
+            return a * b + c
+        return self.intrinsic("fma", a, b, c)
+
+    def intrinsic(self, name: str, *values: Value) -> Value:
+        """An element-wise LLVM intrinsic of the type of its first operand: sqrt, fabs, floor, copysign, …"""
+        type_ = values[0].type
+        suffix = {VECTOR: f"v{LANES}f32", IVECTOR: f"v{LANES}i32", FLOAT: "f32", DOUBLE: "f64", I64: "i64", I32: "i32"}
+        return self.call(f"llvm.{name}.{suffix[type_]}", type_, *values)
+
+    def call(self, name: str, result: str, *values: Value) -> Value:
+        """A call of a function that is not in this module; it is declared by the way."""
+        self._declares[name] = f"declare {result} @{name}({', '.join(v.type for v in values)})"
+        arguments = ", ".join(f"{v.type} {v.text}" for v in values)
+        if result == "void":
+            self._lines.append(f"  call void @{name}({arguments})")
+            return Value(self, "void", "")
+        return self.emit(f"call {result} @{name}({arguments})", result)
+
+    # --- memory -----------------------------------------------------------------------------------------------
+
+    def offset(self, pointer: Value, nbytes: Index) -> Value:
+        if isinstance(nbytes, int) and nbytes == 0 or isinstance(nbytes, Value) and nbytes.text == "0":
+            return pointer
+        return self.emit(f"getelementptr i8, ptr {pointer.text}, {self._typed(nbytes, I64)}", PTR)
+
+    def load(self, pointer: Value, type_: str = VECTOR, align: int = 0) -> Value:
+        """A value from memory; a vector is taken to be aligned to its size unless `align` (bytes) says less."""
+        return self.emit(f"load {type_}, ptr {pointer.text}, align {align or _alignment(type_)}", type_)
+
+    def store(self, value: Value, pointer: Value, align: int = 0) -> None:
+        alignment = align or _alignment(value.type)
+        self._lines.append(f"  store {value.type} {value.text}, ptr {pointer.text}, align {alignment}")
+
+    def load_some(self, pointer: Value, mask: Value) -> Value:
+        """The lanes of the mask, zeros elsewhere; memory outside the mask is not touched. Any alignment."""
+        name = f"llvm.masked.load.v{LANES}f32.p0"
+        self._declares[name] = f"declare {VECTOR} @{name}(ptr, i32, {MASK}, {VECTOR})"
+        return self.emit(
+            f"call {VECTOR} @{name}(ptr {pointer.text}, i32 4, {MASK} {mask.text}, {VECTOR} zeroinitializer)", VECTOR
+        )
+
+    def store_some(self, value: Value, pointer: Value, mask: Value) -> None:
+        """Write the lanes of the mask only. Any alignment."""
+        name = f"llvm.masked.store.v{LANES}f32.p0"
+        self._declares[name] = f"declare void @{name}({VECTOR}, ptr, i32, {MASK})"
+        self._lines.append(f"  call void @{name}({VECTOR} {value.text}, ptr {pointer.text}, i32 4, {MASK} {mask.text})")
+
+    def first_lanes(self, count: Value) -> Value:
+        """The mask of lanes 0..count−1 (all of them when count ≥ 16)."""
+        some = self.splat(self.convert("trunc", self.minimum(count, LANES), I32))
+        return self.lanes(range(LANES), IVECTOR) < some
+
+    def prefetch(self, pointer: Value, *, write: bool = False, level: int = 2) -> None:
+        """Ask for a cache line early; `level` 3 is the first cache, 2 the second. Never faults."""
+        self._declares["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        self._lines.append(f"  call void @llvm.prefetch.p0(ptr {pointer.text}, i32 {int(write)}, i32 {level}, i32 1)")
+
+    # --- control flow -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def loop(self, stop: Index, *, start: Index = 0, step: int = 1) -> Iterator[Value]:
+        """`for i in range(start, stop, step)`; runs zero times where start ≥ stop."""
+        once = isinstance(start, int) and isinstance(stop, int) and start < stop
+        head = self._open(start, stop, once)
+        index = Value(self, I64, f"%{head}.i")
+        at = len(self._lines)
+        yield index
+        self._close(head, at, index, start, stop, step, [], [], once)
+
+    def fold(
+        self, stop: Index, initial: Sequence[Value], *, start: Index = 0, step: int = 1
+    ) -> Callable[[Callable[[Value, list[Value]], Sequence[Value]]], list[Value]]:
+        """A loop that carries values: decorates `body(i, values) -> new values` and becomes the final values.
+
+        Where start ≥ stop the final values are the initial ones.
+        """
+
+        def run(body: Callable[[Value, list[Value]], Sequence[Value]]) -> list[Value]:
+            once = isinstance(start, int) and isinstance(stop, int) and start < stop
+            head = self._open(start, stop, once)
+            index = Value(self, I64, f"%{head}.i")
+            carried = [Value(self, v.type, f"%{head}.c{n}") for n, v in enumerate(initial)]
+            at = len(self._lines)
+            new = list(body(index, carried))
+            return self._close(head, at, index, start, stop, step, list(initial), new, once)
+
+        return run
+
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """Run the block only where the condition (i1) holds."""
+        then, after = self._label("then"), self._label("after")
+        self._lines.append(f"  br i1 {condition.text}, label %{then}, label %{after}")
+        self._begin(then)
+        yield
+        self._lines.append(f"  br label %{after}")
+        self._begin(after)
+
+    def text(self) -> str:
+        """The finished function. Intrinsics that it needs are in `declares`."""
+        signature = f"define void @{self.name}(ptr %args, i64 %unit, ptr %scratch) #0 {{"
+        return "\n".join([signature, *self._lines, "  ret void", "}", ""])
+
+    @property
+    def declares(self) -> Mapping[str, str]:
+        return self._declares
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def emit(self, instruction: str, type_: str) -> Value:
+        """Append an instruction that makes a value."""
+        self._count += 1
+        name = f"%v{self._count}"
+        self._lines.append(f"  {name} = {instruction}")
+        return Value(self, type_, name)
+
+    def _open(self, start: Index, stop: Index, once: bool) -> str:
+        """Enter a loop; its head is filled in by `_close`, when the last block and the new values are known."""
+        head = self._label("loop")
+        if not once:
+            enter = self.compare("lt", self._value(start), stop)
+            self._lines.append(f"  br i1 {enter.text}, label %{head}, label %{head}.end")
+        else:
+            self._lines.append(f"  br label %{head}")
+        self._before.append(self._block)
+        self._begin(head)
+        return head
+
+    def _close(
+        self,
+        head: str,
+        at: int,
+        index: Value,
+        start: Index,
+        stop: Index,
+        step: int,
+        initial: list[Value],
+        new: list[Value],
+        once: bool,
+    ) -> list[Value]:
+        before = self._before.pop()
+        following = self.emit(f"add nsw i64 {index.text}, {step}", I64)
+        latch = self._block
+        again = self.compare("lt", following, stop)
+        self._lines.append(f"  br i1 {again.text}, label %{head}, label %{head}.end")
+        phis = [f"  {index.text} = phi i64 [ {_text(start)}, %{before} ], [ {following.text}, %{latch} ]"]
+        for n, (old, value) in enumerate(zip(initial, new, strict=True)):
+            phis.append(f"  %{head}.c{n} = phi {old.type} [ {old.text}, %{before} ], [ {value.text}, %{latch} ]")
+        self._lines[at:at] = phis
+        self._begin(f"{head}.end")
+        if once:
+            return new
+        final = []
+        for n, (old, value) in enumerate(zip(initial, new, strict=True)):
+            self._lines.append(f"  %{head}.f{n} = phi {old.type} [ {old.text}, %{before} ], [ {value.text}, %{latch} ]")
+            final.append(Value(self, old.type, f"%{head}.f{n}"))
+        return final
+
+    def _label(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}{self._count}"
+
+    def _begin(self, label: str) -> None:
+        self._lines.append(f"{label}:")
+        self._block = label
+
+    def _value(self, index: Index) -> Value:
+        return self.literal(index) if isinstance(index, int) else index
+
+    def _typed(self, index: Index, type_: str) -> str:
+        return f"{type_} {_text(index)}"
+
+    def _same_type(self, a: Index, b: Index) -> tuple[Value, Value]:
+        """Both as values; a Python number takes the type of the other one."""
+        if isinstance(a, Value):
+            return a, b if isinstance(b, Value) else self.literal(b, a.type)
+        if isinstance(b, Value):
+            return self.literal(a, b.type), b
+        return self.literal(a), self.literal(b)
+
+
+def module(functions: Sequence[Function], features: str = "") -> str:
+    """The IR of a module with these functions and what they call."""
+    declares: dict[str, str] = {}
+    for function in functions:
+        declares.update(function.declares)
+    attributes = f'attributes #0 = {{ nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"{features} }}'
+    return "\n".join([*sorted(declares.values()), *(f.text() for f in functions), attributes, ""])
+
+
+def _text(index: Index) -> str:
+    return str(index) if isinstance(index, int) else index.text
+
+
+def _alignment(type_: str) -> int:
+    return {VECTOR: VECTOR_BYTES, IVECTOR: VECTOR_BYTES, I64: 8, PTR: 8, DOUBLE: 8, I1: 1, "i8": 1}.get(type_, 4)
+
+
+def _hexadecimal(value: float, type_: str) -> str:
+    """A float literal, exactly: LLVM wants the bits of a double."""
+    if type_ == FLOAT:
+        (value,) = struct.unpack("f", struct.pack("f", value))
+    return f"0x{struct.unpack('Q', struct.pack('d', value))[0]:016X}"

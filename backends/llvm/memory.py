@@ -1,0 +1,47 @@
+"""Memory that compiled code works on: the arena of a network, and aligned copies of constants."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+
+import numpy as np
+
+from graphsr.op import Array
+
+LINE = 64
+"""Bytes of a cache line, and of a vector."""
+PAGE = 1 << 21
+"""Bytes of a huge page."""
+
+
+def pages(nbytes: int) -> Array:
+    """Fresh zeroed memory, in huge pages where the system has them."""
+    memory = mmap.mmap(-1, -(-max(nbytes, 1) // PAGE) * PAGE if nbytes > PAGE else max(nbytes, 1))
+    if nbytes > PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
+
+
+class Memory:
+    """The arena of an executable, shared by the programs of all its sizes: one run at a time uses it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._arena = pages(0)
+
+    def at_least(self, nbytes: int) -> Array:
+        """The arena, made larger if need be. Hold the lock."""
+        if self._arena.nbytes < nbytes:
+            self._arena = pages(0)  # gives the old one back first
+            self._arena = pages(nbytes)
+        return self._arena
+
+
+def aligned(array: Array, extra: int = 0) -> Array:
+    """A contiguous copy that begins on a cache line, with `extra` bytes behind it that may be prefetched."""
+    memory = np.empty(array.nbytes + extra + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
