@@ -1,0 +1,197 @@
+"""The engines: how each loads a network and runs it in float32 on a given number of threads.
+
+An engine reads files of one folder: `model` (graphsr's own format), `folded` (the same after graphsr's folding passes,
+which is what all peers get), `model.onnx` (the folded network) and what its own `prepare` has made of them. `load`
+gives a function that takes the input array [N, C, H, W] and returns the output; NCHW in, NCHW out is what is timed,
+conversions to an engine's own layout included. Outputs may share memory from run to run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from graphsr.backend import backends
+from graphsr.op import Array
+
+from peers.networks import load_model
+
+Run: TypeAlias = Callable[[Array], Array]
+LAYOUTS = ("contiguous_format", "channels_last")
+"""PyTorch's."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine. Its packages are imported inside its functions, in the process that runs it."""
+
+    name: str
+    package: str
+    """Name of the installed distribution."""
+    load: Callable[[Path, int, Array], Run]
+    """(folder, threads, an input as an example) -> the network, ready to run."""
+    prepare: Callable[[Path, int, Array], None] | None = None
+    """Makes the engine's own files, once for each network; the arguments are those of `load`."""
+
+    def version(self) -> str | None:
+        """The installed version, None where there is none."""
+        try:
+            found = version(self.package)
+        except PackageNotFoundError:
+            return None
+        return found if self.package != "graphsr" or self.name in backends() else None
+
+
+def _graphsr(backend: str) -> Callable[[Path, int, Array], Run]:
+    def load(folder: Path, threads: int, example: Array) -> Run:
+        run = load_model(folder / "model").compile(backend=backend, threads=threads)
+        return lambda x: run({"input": x})["output"]
+
+    return load
+
+
+def _onnxruntime(folder: Path, threads: int, example: Array) -> Run:
+    """Input and output stay bound to arrays, so that no run allocates its output anew."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    output = np.empty(session.get_outputs()[0].shape, np.float32)
+    bound = session.io_binding()
+    bound.bind_output("output", "cpu", 0, np.float32, output.shape, output.ctypes.data)
+
+    def run(x: Array) -> Array:
+        bound.bind_cpu_input("input", x)
+        session.run_with_iobinding(bound)
+        return output
+
+    return run
+
+
+def _openvino(folder: Path, threads: int, example: Array) -> Run:
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # on some processors the default is bfloat16
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+    }
+    request = openvino.Core().compile_model(folder / "model.onnx", "CPU", settings).create_infer_request()
+    return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
+
+
+def _ncnn_files(folder: Path, threads: int, example: Array) -> None:
+    from peers.ncnn_file import write_ncnn
+
+    write_ncnn(load_model(folder / "folded").graph.bind({"input": example.shape}), folder / "ncnn")
+
+
+def _ncnn(folder: Path, threads: int, example: Array) -> Run:
+    """Image by image: ncnn has no batches. Its layers are Winograd where it chooses so, in float32 storage."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    for loaded in (net.load_param(str(folder / "ncnn.param")), net.load_model(str(folder / "ncnn.bin"))):
+        if loaded != 0:
+            raise RuntimeError("ncnn refuses the files")
+
+    def image(x: Array) -> ncnn.Mat:
+        extractor = net.create_extractor()
+        extractor.input("input", ncnn.Mat(x).clone())  # the clone has ncnn's alignment of channels
+        failed, y = extractor.extract("output")
+        if failed:
+            raise RuntimeError(f"ncnn stops with code {failed}")
+        return y
+
+    def run(x: Array) -> Array:
+        first = np.asarray(image(x[0]))
+        output = np.empty((len(x), *first.shape), np.float32)
+        output[0] = first
+        for i in range(1, len(x)):
+            output[i] = np.asarray(image(x[i]))
+        return output
+
+    return run
+
+
+def _mnn_file(folder: Path, threads: int, example: Array) -> None:
+    """The converter's library, without its command line, which would send statistics."""
+    import _tools
+
+    source, target = (str(folder / f"model.{suffix}") for suffix in ("onnx", "mnn"))
+    _tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", source, "--MNNModel", target, "--bizCode", "bench"])
+    if not Path(target).exists():
+        raise RuntimeError("MNN's converter wrote nothing")
+
+
+def _mnn(folder: Path, threads: int, example: Array) -> Run:
+    import MNN
+
+    net = MNN.Interpreter(str(folder / "model.mnn"))
+    session = net.createSession({"backend": "CPU", "precision": "high", "numThread": threads})
+    source, result = net.getSessionInput(session), net.getSessionOutput(session)
+    output = np.empty(result.getShape(), np.float32)
+    target = MNN.Tensor(output.shape, MNN.Halide_Type_Float, output, MNN.Tensor_DimensionType_Caffe)
+
+    def run(x: Array) -> Array:
+        given = MNN.Tensor(x.shape, MNN.Halide_Type_Float, x, MNN.Tensor_DimensionType_Caffe)
+        source.copyFrom(given)
+        net.runSession(session)
+        result.copyToHostTensor(target)
+        return np.asarray(target.getNumpyData())
+
+    return run
+
+
+def _torch_layout(folder: Path, threads: int, example: Array) -> None:
+    """Whether images are faster as planes or with the channels last differs from network to network: a trial tells."""
+    seconds = {layout: _seconds(_torch_in(layout, folder, threads), example) for layout in LAYOUTS}
+    (folder / "torch-layout").write_text(min(seconds, key=lambda layout: seconds[layout]), encoding="ascii")
+
+
+def _torch(folder: Path, threads: int, example: Array) -> Run:
+    return _torch_in((folder / "torch-layout").read_text(encoding="ascii"), folder, threads)
+
+
+def _torch_in(layout: str, folder: Path, threads: int) -> Run:
+    """Eager PyTorch with images and weights in this layout."""
+    import torch
+
+    from peers.torch_module import GraphModule
+
+    torch.set_num_threads(threads)
+    return GraphModule(load_model(folder / "folded").graph).runner(getattr(torch, layout))
+
+
+def _seconds(run: Run, x: Array) -> float:
+    """Of the second run: the first one allocates and packs."""
+    run(x)
+    start = time.perf_counter()
+    run(x)
+    return time.perf_counter() - start
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("llvm", "graphsr", _graphsr("llvm")),
+        Engine("numpy", "graphsr", _graphsr("numpy")),
+        Engine("onnxruntime", "onnxruntime", _onnxruntime),
+        Engine("openvino", "openvino", _openvino),
+        Engine("ncnn", "ncnn", _ncnn, _ncnn_files),
+        Engine("mnn", "MNN", _mnn, _mnn_file),
+        Engine("torch", "torch", _torch, _torch_layout),
+    )
+}
+OWN = ("llvm", "numpy")
+"""graphsr's backends; all others are peers."""
