@@ -24,8 +24,10 @@ from graphsr.ops.activation import (
 from graphsr.ops.activation_modern import Clip, Gelu, HardSigmoid, HardSwish, Mish, PRelu, Relu6, Silu
 from graphsr.ops.conv import Conv2d, ConvTranspose2d
 from graphsr.ops.dense import Dense, Softmax
+from graphsr.ops.detection import GaussianYoloHead, GridHead, RegionHead, YoloHead
 from graphsr.ops.elementwise import Add, Div, Mul, Shortcut, Sub
 from graphsr.ops.fused import Fused
+from graphsr.ops.local import LocalConv2d
 from graphsr.ops.norm import BatchNorm, BatchNormTrain, WeightNorm
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
@@ -49,15 +51,18 @@ __all__ = [
     "Elliot",
     "Elu",
     "Fused",
+    "GaussianYoloHead",
     "Gelu",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GridHead",
     "HardSigmoid",
     "HardSwish",
     "HardTan",
     "Leaky",
     "LhTan",
     "Linear",
+    "LocalConv2d",
     "Loggy",
     "Logistic",
     "MaxPool2d",
@@ -70,6 +75,7 @@ __all__ = [
     "ReduceMax",
     "ReduceMean",
     "ReduceSum",
+    "RegionHead",
     "Relie",
     "Relu",
     "Relu6",
@@ -90,4 +96,5 @@ __all__ = [
     "Tanh",
     "Transpose",
     "WeightNorm",
+    "YoloHead",
 ]

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from graphsr.op import Array
 from graphsr.testing import Case
 
-from oracles import activation, conv, dense, elementwise, fused, norm, pool, rearrange, reduce, resize, shape
+from oracles import activation, conv, dense, detection, elementwise, fused, norm, pool, rearrange, reduce, resize, shape
 
 ORACLES: dict[str, Callable[[Case], Array]] = {
     **activation.ORACLES,
     **conv.ORACLES,
     **dense.ORACLES,
+    **detection.ORACLES,
     **elementwise.ORACLES,
     **fused.ORACLES,
     **norm.ORACLES,

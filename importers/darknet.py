@@ -1,0 +1,147 @@
+"""darknet networks: .cfg with its .weights
+
+Both forks, pjreddie's and AlexeyAB's. The cfg is built twice: once to learn what the weights file must hold, then with
+its numbers. See `darknet_network.SECTIONS` for the words that are known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graphsr.errors import GraphError, ModelError
+from graphsr.ir import Graph, Node
+from graphsr.model import Model
+
+from . import darknet_heads, darknet_layers, darknet_merge, darknet_spatial  # noqa: F401  # each enters its sections
+from .byte_source import open_source
+from .darknet_grammar import MAX_BYTES, Section, parse_cfg
+from .darknet_network import Network, Settings, build, check, measure, unread
+from .darknet_weights import ALEXEYAB, FORKS, PJREDDIE, WeightsFile
+
+OPTIONS = ("weights", "fork", "batchnorm", "input_range")
+FORMS = ("inside", "outside")
+ONLY = {
+    PJREDDIE: {"deconvolutional", "deconv", "logistic", "l2norm"},
+    ALEXEYAB: {"scale_channels", "sam", "Gaussian_yolo", "conv_lstm", "local_avgpool", "local_avg", "reorg3d", "empty",
+               "silence", "implicit"},
+}  # fmt: skip
+"""Sections that only one of the forks has."""
+DIFFERENT = ("batchnorm", "lstm", "gru")
+"""Sections whose parameters the forks store in different order or number."""
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Whether this is a .cfg, by its first section; or a .weights file, for a word on what is missing."""
+    lines = (b"".join(line.split()) for line in head.split(b"\n"))
+    first = next((line for line in lines if line and line[:1] not in (b"#", b";")), b"")
+    return first in (b"[net]", b"[network]") or path.suffix.lower() in (".cfg", ".weights")
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Model:
+    """The network of a .cfg file with its .weights.
+
+    Options: `weights`, by default the file of the same name that ends in .weights; `fork` ("alexeyab" or "pjreddie"),
+    by default the one that wrote the weights, as far as their header and the words of the cfg tell; `batchnorm`
+    ("inside": √(v + ε), "outside": √v + ε as pjreddie's fork on a CPU); `input_range`, the value of white (1).
+
+    Raises `ModelError` for a cfg with errors or with anything that is not supported (all of it at once, by line), and
+    for weights that do not fit, with the first layer where they end.
+    """
+    file = Path(path)
+    _check_options(file, options)
+    if file.suffix.lower() == ".weights":
+        raise ModelError(f"{file}: this file holds numbers only: load its .cfg, with weights={os.fspath(file)!r}")
+    with open_source(file, MAX_BYTES) as source:
+        data, digest = source.read(0, source.size, "cfg"), source.sha256()
+    try:
+        sections = parse_cfg(data)
+        check(sections[1:])
+        weights = WeightsFile(_weights_path(file, options))
+        model = _model(sections, weights, options, file.parent)
+    except (ModelError, GraphError) as error:
+        raise ModelError(f"{file}: {error}") from error
+    told = {"file": file.name, "format": "darknet", "sha256": digest, "weights_sha256": weights.sha256}
+    return Model(**model, provenance=told)
+
+
+def _check_options(file: Path, options: Mapping[str, Any]) -> None:
+    unknown = sorted(options.keys() - set(OPTIONS))
+    if unknown:
+        raise ModelError(f"{file}: darknet files have no option {', '.join(unknown)}; there are {', '.join(OPTIONS)}")
+    for name, choices in (("fork", FORKS), ("batchnorm", FORMS)):
+        if options.get(name) not in (None, *choices):
+            raise ModelError(f"{name} must be one of {', '.join(choices)}, got {options[name]!r}")
+
+
+def _weights_path(file: Path, options: Mapping[str, Any]) -> Path:
+    given = options.get("weights")
+    path = file.with_suffix(".weights") if given is None else Path(given)
+    if given is None and not path.is_file():
+        raise ModelError(f"a cfg has no weights in it and there is no {path.name} beside it: give weights=")
+    return path
+
+
+def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields of the model."""
+    fork, reason = _fork(sections, weights, options)
+    settings = Settings(fork, options.get("batchnorm") or "inside", folder)
+    planned, requests = measure(sections, settings)
+    network = build(sections, settings, weights.parameters(requests, fork), planned.open_sizes)
+    graph = Graph((network.input, *network.states), _outputs(network))
+    size = "any" if network.open_sizes else "{1} x {2}".format(*network.input.type.shape[1:])
+    letterbox = fork == PJREDDIE or sections[0].flag("letter_box")
+    read = {"fork": fork, "layers": str(len(network.layers)), "image size": size}
+    read["trained for"] = f"{sections[0].integer('height', 0)} x {sections[0].integer('width', 0)}"
+    read["letterbox"] = "yes" if letterbox else "no"
+    assumptions = unread(sections)
+    if reason:
+        assumptions.append(reason)
+    return {
+        "graph": graph,
+        "architecture": "darknet",
+        "scale": _scale(graph),
+        "input_range": float(options.get("input_range") or 1.0),
+        "inferred": read,
+        "assumptions": tuple(assumptions),
+    }
+
+
+def _fork(sections: list[Section], weights: WeightsFile, options: Mapping[str, Any]) -> tuple[str, str]:
+    """(fork, sentence on what was assumed when it matters)"""
+    if options.get("fork"):
+        return options["fork"], ""
+    words = {s.name for s in sections}
+    keys = {(s.name, key) for s in sections for key in s.options}
+    if words & ONLY[PJREDDIE] or keys & {("shortcut", "alpha"), ("shortcut", "beta")}:
+        return PJREDDIE, ""
+    if words & ONLY[ALEXEYAB] or ("shortcut", "weights_type") in keys:
+        return ALEXEYAB, ""
+    fork = weights.header.fork
+    depends = sorted(words & set(DIFFERENT))
+    sentence = f"fork={fork!r}: the header of the weights says revision {weights.header.revision}; it decides how "
+    return fork, f"{sentence}{', '.join(depends)} are stored. Set fork= to change it." if depends else ""
+
+
+def _outputs(network: Network) -> dict[str, Node]:
+    """The last layer and every head: one output is called "output", several by section and layer."""
+    if not network.layers:
+        raise network.net.error("there is no layer")
+    outputs = dict(network.heads)
+    if network.x not in outputs.values():
+        outputs["output"] = network.x
+    return outputs if len(outputs) > 1 else {"output": network.x}
+
+
+def _scale(graph: Graph) -> int | None:
+    """Output size over input size, for networks from images to larger images."""
+    y = graph.outputs.get("output")
+    if y is None or len(graph.inputs) > 1 or y.type.rank != 4:
+        return None
+    x = graph.inputs[0].type.shape
+    for scale in range(2, 17):
+        if y.type.shape == (x[0], x[1], x[2] * scale, x[3] * scale):
+            return scale
+    return None
