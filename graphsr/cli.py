@@ -1,4 +1,4 @@
-"""The command line: `graphsr upscale | info | convert | compare | backends`.
+"""The command line: `graphsr upscale | detect | info | convert | compare | backends`.
 
 Exit codes: 0 all is well, 1 some files failed (the others are done), 2 wrong usage, 3 the model was refused, 130
 interrupted. This module only parses and prints; each command is one function in `graphsr.commands`, imported when it is
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"graphsr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_upscale(commands)
+    _add_detect(commands)
     _add_info(commands)
     _add_convert(commands)
     _add_compare(commands)
@@ -90,6 +91,30 @@ def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what to do when an output file is already there (default: overwrite; an input is never overwritten)",
     )
     _add_overrides(p)
+
+
+def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser(
+        "detect",
+        help="find objects in images with a darknet detector",
+        description="Find objects in images with a YOLO network of either darknet fork: a line per object, and on "
+        "request the picture with boxes and a JSON file.",
+    )
+    p.add_argument("input", nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    p.add_argument("--cfg", required=True, metavar="FILE", help="the network (.cfg, or another model with YOLO heads)")
+    p.add_argument("--weights", metavar="FILE", help="its weights (default: the .weights file beside the .cfg)")
+    p.add_argument("--names", metavar="FILE", help="names of the classes, one per line")
+    p.add_argument("-o", "--output", metavar="OUT", help="picture with boxes: file (for one image) or folder")
+    p.add_argument("--json", metavar="FILE", help="write the boxes as JSON")
+    p.add_argument("--threshold", type=_share, default=0.25, help="least score of a box (default: 0.25)")
+    p.add_argument("--overlap", type=_share, default=0.45, help="overlap at which the better box wins (default: 0.45)")
+    p.add_argument("--letterbox", choices=("yes", "no"), help="keep proportions, with bars (default: as trained)")
+    p.add_argument("--size", type=_size, metavar="HxW", help="size of the network's input (default: as trained)")
+    p.add_argument(
+        "--fork", choices=("alexeyab", "pjreddie"), help="whose darknet defines what the two take differently"
+    )
+    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
+    p.add_argument("--backend", help="what runs the network (default: numpy; see 'graphsr backends')")
 
 
 def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -161,6 +186,23 @@ def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number in 0..1, got {text!r}")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, x, width = text.lower().partition("x")
+    if not x or not height.isdecimal() or not width.isdecimal() or int(height) < 1 or int(width) < 1:
+        raise argparse.ArgumentTypeError(f"expected height and width such as 416x416, got {text!r}")
+    return int(height), int(width)
 
 
 def _mean(text: str) -> tuple[float, ...]:

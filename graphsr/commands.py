@@ -17,6 +17,8 @@ from graphsr.atomic import atomic_path
 from graphsr.backend import backends as installed_backends
 from graphsr.backend import get_backend
 from graphsr.cli import OK, SOME_FAILED, UsageError
+from graphsr.detection import Detection, Detector, read_names
+from graphsr.detection_drawing import detections_json, draw_detections
 from graphsr.errors import GraphsrError, ImageError, ModelError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
 from graphsr.loading import embedded, load, save
@@ -101,6 +103,58 @@ def _images_in(folder: Path, scale: int | None) -> list[Path]:
 def _beside(source: Path, scale: int) -> Path:
     """Where the result goes when no output is named."""
     return source.with_name(f"{source.stem}_x{scale}{source.suffix}")
+
+
+def detect(options: argparse.Namespace) -> int:
+    """`graphsr detect IMAGE... --cfg FILE`"""
+    detector = _detector(options)
+    sources = [Path(name) for name in options.input]
+    jobs: dict[Path, Path | None] = dict.fromkeys(_pictures(sources))
+    if options.output:
+        jobs |= plan_outputs(sources, options.output, 1)
+    found: dict[str, tuple[int, int, list[Detection]]] = {}
+    for source, target in jobs.items():
+        try:
+            image = read_image(source)
+            objects = detector(image.pixels)
+            if target:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_image(target, replace(image, pixels=draw_detections(image.pixels, objects), png_colour=()))
+        except (GraphsrError, OSError, MemoryError) as error:
+            _complain("detect", _name_file(error, source))
+            continue
+        found[str(source)] = (image.pixels.shape[1], image.pixels.shape[0], objects)
+        print(f"{source}: {len(objects)} objects" + (f" -> {target}" if target else ""))
+        for d in objects:
+            print(f"  {d.name:<16} {100 * d.score:5.1f} %  {d.left:.0f} {d.top:.0f} {d.right:.0f} {d.bottom:.0f}")
+    if options.json:
+        with atomic_path(Path(options.json)) as path:
+            path.write_text(detections_json(found), encoding="utf-8")
+    return OK if len(found) == len(jobs) else SOME_FAILED
+
+
+def _detector(options: argparse.Namespace) -> Detector:
+    given = {name: getattr(options, name) for name in ("weights", "fork") if getattr(options, name) is not None}
+    model = load(options.cfg, **given)
+    _say_assumptions(model)
+    return Detector(
+        model,
+        names=read_names(options.names) if options.names else (),
+        threshold=options.threshold,
+        overlap=options.overlap,
+        letterbox=None if options.letterbox is None else options.letterbox == "yes",
+        size=options.size,
+        backend=options.backend or DEFAULT_BACKEND,
+        threads=options.threads,
+    )
+
+
+def _pictures(inputs: list[Path]) -> list[Path]:
+    """The image files that are named, and those in the folders that are named."""
+    found: list[Path] = []
+    for path in inputs:
+        found += _images_in(path, None) if os.path.isdir(path) else [path]
+    return found
 
 
 def info(options: argparse.Namespace) -> int:

@@ -94,7 +94,7 @@ def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, 
     size = "any" if network.open_sizes else "{1} x {2}".format(*network.input.type.shape[1:])
     letterbox = fork == PJREDDIE or sections[0].flag("letter_box")
     read = {"fork": fork, "layers": str(len(network.layers)), "image size": size}
-    read["trained for"] = f"{sections[0].integer('height', 0)} x {sections[0].integer('width', 0)}"
+    read |= {key: sections[0].text(key, "0") for key in ("height", "width")}
     read["letterbox"] = "yes" if letterbox else "no"
     assumptions = unread(sections)
     if reason:

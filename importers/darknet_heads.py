@@ -18,9 +18,12 @@ MAX_TREE = 1 << 22
 """Bytes of a file of classes."""
 MAX_CLASSES = 1 << 16
 
-_YOLO = """max ignore_thresh truth_thresh jitter resize random show_details max_delta counters_per_class
-    label_smooth_eps objectness_smooth iou_normalizer obj_normalizer cls_normalizer delta_normalizer iou_loss iou_thresh_kind iou_thresh
-    focal_loss track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm embedding_layer map"""
+_YOLO = """
+    max ignore_thresh truth_thresh jitter resize random show_details max_delta counters_per_class
+    label_smooth_eps objectness_smooth iou_normalizer obj_normalizer cls_normalizer delta_normalizer
+    iou_loss iou_thresh_kind iou_thresh focal_loss track_history_size sim_thresh dets_for_track
+    dets_for_show track_ciou_norm embedding_layer map
+"""
 _V1 = "rescore coord_scale object_scale noobject_scale class_scale mask_scale jitter resize random max forced reorg"
 
 

@@ -29,8 +29,8 @@ SUPPRESSION = ("default", "greedynms", "diounms", "cornersnms")
 
 @dataclass(frozen=True, slots=True)
 class AnchorHead(Op):
-    """Base of the heads on anchors: per entry y = x, y = σ(x) or a softmax over several entries; then s·y − (s − 1)/2 for
-    those that `stretched` names."""
+    """Base of the heads on anchors. For each entry y = x, y = σ(x) or a softmax over several entries; those that
+    `stretched` names then become s·y − (s − 1)/2."""
 
     anchors: Anchors
     classes: int
