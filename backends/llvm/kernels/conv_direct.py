@@ -22,9 +22,9 @@ from graphsr.op import Array
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
-from .conv_winograd import UNROLL, register_tile, register_tile_of
 from .epilogue import Epilogue
 from .layout import zero_halo
+from .register_tile import UNROLL, register_tile, register_tile_of
 
 if TYPE_CHECKING:
     from ..plan import Planner

@@ -13,7 +13,7 @@ meanwhile. V, M and the tile table are scratch of the thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,9 +24,10 @@ from graphsr.op import Array
 from graphsr.ops.winograd import matrices
 
 from ..kernel import Kernel, blocked_slots
-from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .epilogue import Epilogue
+from .register_tile import UNROLL, register_tile, register_tile_of
 from .winograd_transform import apply_matrix
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from ..target import Target
     from .conv import Convolution
 
-UNROLL = 4
-"""Channels per turn of the innermost loop."""
 TILE_RECORD = 16
 """8-byte entries of the tile table for one tile: α row addresses, then those below."""
 OUT, RESIDUAL, ROWS, COLUMNS, TX = 8, 9, 10, 11, 12
@@ -245,20 +244,6 @@ class ConvWinograd(Kernel):
                 k.store(k.vector(0.0), start + (x - tx * (self.m * self.shuffle)) * VECTOR_BYTES)
 
 
-def register_tile(
-    k: Function, total: list[Value], a: Value, b: Value, rows: int, stride: int, offsets: Sequence[int]
-) -> list[Value]:
-    """For each offset o: total[r][n] += a[r·stride + o] · b[n], b going on by one line of vectors. All in bytes."""
-    total, vectors = list(total), len(total) // rows
-    for step, offset in enumerate(offsets):
-        right = [k.load(b + (step * vectors + n) * VECTOR_BYTES) for n in range(vectors)]
-        for r in range(rows):
-            left = k.splat(k.load(a + (r * stride + offset), FLOAT))
-            for n in range(vectors):
-                total[r * vectors + n] = k.fma(left, right[n], total[r * vectors + n])
-    return total
-
-
 def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
     """Add the call for a 3x3 convolution."""
     (x_node, *_), layer = conv.node.inputs, conv.layer
@@ -297,17 +282,6 @@ def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
     vectors, rows = register_tile_of(target, blocks)
     panels = blocks // vectors
     return ConvWinograd(ci_blocks, panels, vectors, rows, m, conv.epilogue, rows * 4, 1, conv.shuffle)
-
-
-def register_tile_of(target: Target, blocks: int) -> tuple[int, int]:
-    """(vectors, rows) of the register tile for so many blocks of output channels: accumulators fill the registers but
-    for the operands. A panel divides the blocks, so that nothing is computed in vain."""
-    if target.vector_bits < 512:
-        return 1, target.rows
-    for vectors, rows in ((2, 11), (3, 8), (5, 5), (7, 3)):
-        if blocks % vectors == 0:
-            return vectors, rows
-    return 1, 22
 
 
 def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:

@@ -1,0 +1,53 @@
+"""The register tile: the innermost product of every convolution, and its shape.
+
+    for each k:
+        `vectors` vectors of output channels are loaded, R scalars are loaded into all lanes,
+        R x `vectors` accumulators take a multiply-add each
+
+Loads are the other limit beside the multiply-adds: R + `vectors` of them for R · `vectors` multiply-adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..loops import FLOAT, VECTOR_BYTES, Function, Value
+
+if TYPE_CHECKING:
+    from ..target import Target
+
+UNROLL = 4
+"""Steps of k per turn of the innermost loop; with many more, LLVM moves loads far ahead and spills."""
+
+
+def register_tile(
+    k: Function, total: list[Value], a: Value, b: Value, rows: int, stride: int, offsets: Sequence[int]
+) -> list[Value]:
+    """For each offset o: total[r][n] += a[r·stride + o] · b[n], b going on by one line of vectors. All in bytes."""
+    return register_tile_at(k, total, [a + r * stride for r in range(rows)], b, offsets)
+
+
+def register_tile_at(
+    k: Function, total: list[Value], a: Sequence[Value], b: Value, offsets: Sequence[int]
+) -> list[Value]:
+    """The same for rows at addresses of their own: total[r][n] += a[r][o] · b[n]."""
+    total, vectors = list(total), len(total) // len(a)
+    for step, offset in enumerate(offsets):
+        right = [k.load(b + (step * vectors + n) * VECTOR_BYTES) for n in range(vectors)]
+        for r, row in enumerate(a):
+            left = k.splat(k.load(row + offset, FLOAT))
+            for n in range(vectors):
+                total[r * vectors + n] = k.fma(left, right[n], total[r * vectors + n])
+    return total
+
+
+def register_tile_of(target: Target, blocks: int) -> tuple[int, int]:
+    """(vectors, rows) of the register tile for so many blocks of output channels: accumulators fill the registers but
+    for the operands. A panel divides the blocks, so that nothing is computed in vain."""
+    if target.vector_bits < 512:
+        return 1, target.rows
+    for vectors, rows in ((2, 11), (3, 8), (5, 5), (7, 3)):
+        if blocks % vectors == 0:
+            return vectors, rows
+    return 1, 22
