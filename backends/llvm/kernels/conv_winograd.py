@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ..target import Target
     from .conv import Convolution
 
+AHEAD = 2
+"""Tiles between the one that is transformed and the one whose pixels are fetched."""
 TILE_RECORD = 16
 """8-byte entries of the tile table for one tile: α row addresses, then those below."""
 OUT, RESIDUAL, ROWS, COLUMNS, TX = 8, 9, 10, 11, 12
@@ -89,7 +91,9 @@ class ConvWinograd(Kernel):
             **blocked_slots("x"),
             **blocked_slots("y"),
             **residual,
-            **{"u": PTR, "units": PTR, "zeros": PTR},
+            "u": PTR,
+            "units": PTR,
+            "zeros": PTR,
             **self.epilogue.slots(),
             **dict.fromkeys(sizes, I64),
         }
@@ -150,6 +154,8 @@ class ConvWinograd(Kernel):
         rows = [k.load(entry + 8 * i, PTR) + channel for i in range(a)]
         with k.loop(a) as j:
             d = [k.load(row + j * VECTOR_BYTES) for row in rows]
+            for row in rows[2:]:  # the first two were read with the tiles above
+                k.prefetch(row + (j + AHEAD * self.m) * VECTOR_BYTES)
             for i, value in enumerate(apply_matrix(k, BT, d)):
                 k.store(value, temporary + j * VECTOR_BYTES + i * (a * VECTOR_BYTES))
         group, row = t // self.rows, t % self.rows
@@ -182,6 +188,8 @@ class ConvWinograd(Kernel):
                 done = (block * LANES + q) * line
                 for n in range(-(-UNROLL * self.vectors // shares)):
                     k.prefetch(ahead + (group * (self.ci_blocks * LANES * line) + done) // shares + n * VECTOR_BYTES)
+                for n in range(-(-UNROLL * self.rows // LANES)):  # V two blocks further
+                    k.prefetch(a_block + (q + 2 * LANES) * (4 * self.rows) + n * VECTOR_BYTES, level=3)
                 offsets = range(0, 4 * UNROLL, 4)
                 return register_tile(k, total, a_block + q * 4, u_block + q * line, self.rows, VECTOR_BYTES, offsets)
 
@@ -217,6 +225,7 @@ class ConvWinograd(Kernel):
                 y = channels.apply(k, y, r + j * VECTOR_BYTES if r is not None else None)
                 y = k.select(columns > j, y, k.vector(0.0)) if j else y  # beyond the image lies its halo
                 k.store(y, row + j * step)
+                k.prefetch(row + (j + self.m) * step, write=True)
             self._write_halo(k, entry, row, block, step)
 
     def _output(self, k: Function, entry: Value, block: Value) -> tuple[Value, int]:
@@ -268,8 +277,14 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         "units": cut_tiles(n * tile_rows * tile_columns, kernel.tiles, kernel.rows, plan.threads),
         "zeros": plan.zero_row(x),
         **conv.epilogue_arguments(plan),
-        **{"height": height, "width": width, "out_height": out_height, "out_width": out_width},
-        **{"tile_rows": tile_rows, "tile_columns": tile_columns, "top": top, "pad_left": left},
+        "height": height,
+        "width": width,
+        "out_height": out_height,
+        "out_width": out_width,
+        "tile_rows": tile_rows,
+        "tile_columns": tile_columns,
+        "top": top,
+        "pad_left": left,
     }
     units = len(arguments["units"])
     covers = (conv.shuffled,) if conv.shuffled else ()
@@ -281,7 +296,9 @@ def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
     ci_blocks, blocks = -(-conv.weight.shape[1] // LANES), len(conv.order) // LANES
     vectors, rows = register_tile_of(target, blocks)
     panels = blocks // vectors
-    return ConvWinograd(ci_blocks, panels, vectors, rows, m, conv.epilogue, rows * 4, 1, conv.shuffle)
+    return ConvWinograd(
+        ci_blocks, panels, vectors, rows, m, conv.epilogue, rows * 4, 2 if panels % 2 == 0 else 1, conv.shuffle
+    )
 
 
 def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
