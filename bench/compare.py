@@ -80,7 +80,7 @@ class Entrant:
         """The worker with the network in it; it is kept, or ended behind the block."""
         if self._worker is None:
             self._worker = Worker(self.result.engine, self.folder, self.result.threads)
-            answer = self._worker.ask("load")
+            answer = self._worker.ask("load", variant=self.result.variant)
             self.result.imports.append(answer["import"])
             self.result.loads.append(answer["load"])
         yield self._worker
@@ -104,22 +104,26 @@ def relative_error(output: Array, reference: Array) -> float:
     return difference / float(reference.std())
 
 
-def prepare(case: Case, model: Model, engines: list[str], threads: int, folder: Path) -> dict[str, str]:
-    """Write the files that the engines read. Returns the reason for each engine that cannot."""
+def prepare(case: Case, model: Model, folder: Path) -> None:
+    """Write the files that the engines read."""
     peers_model = folded(model)
     np.save(folder / "input.npy", case.input(model))
     save_model(model, folder / "model")
     save_model(peers_model, folder / "folded")
     onnx.save(onnx_model(peers_model.graph.bind({"input": case.shape})), folder / "model.onnx")
-    failures = {}
-    for name in engines:
-        if ENGINES[name].prepare:
-            try:
-                with Worker(name, folder, threads) as worker:
-                    worker.ask("prepare")
-            except WorkerError as error:
-                failures[name] = f"conversion: {error}"
-    return failures
+
+
+def new_result(case: Case, done: Work, engine: str, threads: int, folder: Path) -> Result:
+    """An empty result. The engine converts what it has to and finds its faster variant; a failure is noted."""
+    version = ENGINES[engine].version() or ""
+    result = Result(case.name, case.shape, done.flops, done.moved, engine, version, threads)
+    try:
+        if ENGINES[engine].needs_preparation:
+            with Worker(engine, folder, threads) as worker:
+                result.variant = worker.ask("prepare")["variant"]
+    except WorkerError as error:
+        result.failure = f"preparing: {error}"
+    return result
 
 
 def run_case(case: Case, options: argparse.Namespace) -> Iterator[list[Result]]:
@@ -128,22 +132,15 @@ def run_case(case: Case, options: argparse.Namespace) -> Iterator[list[Result]]:
     step = max(1, case.shape[0] - 1)  # the first image of a batch and the last one
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        failures = prepare(case, model, options.engines, max(options.threads), folder)
+        prepare(case, model, folder)
         x = np.load(folder / "input.npy", mmap_mode="r")[::step]
         reference = ReferenceBackend("float64").compile(model.graph)({"input": x})["output"]
         for threads in options.threads:
             done = work(model, case.shape)
-            results = [new_result(case, done, engine, threads, failures) for engine in options.engines]
+            results = [new_result(case, done, engine, threads, folder) for engine in options.engines]
             entrants = [Entrant(result, folder, case.resident and not options.fresh) for result in results]
             measure(entrants, reference, step, threads, options.rounds, folder)
             yield results
-
-
-def new_result(case: Case, done: Work, engine: str, threads: int, failures: dict[str, str]) -> Result:
-    version = ENGINES[engine].version() or ""
-    return Result(
-        case.name, case.shape, done.flops, done.moved, engine, version, threads, failure=failures.get(engine, "")
-    )
 
 
 def measure(entrants: list[Entrant], reference: Array, step: int, threads: int, rounds: int, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The engines: how each loads a network and runs it in float32 on a given number of threads.
 
 An engine reads files of one folder: `model` (graphsr's own format), `folded` (the same after graphsr's folding passes,
-which is what all peers get), `model.onnx` (the folded network) and what its own `prepare` has made of them. `load`
+which is what all peers get), `model.onnx` (the folded network) and what its own `convert` has made of them. `load`
 gives a function that takes the input array [N, C, H, W] and returns the output; NCHW in, NCHW out is what is timed,
 conversions to an engine's own layout included. Outputs may share memory from run to run.
 """
@@ -23,8 +23,6 @@ from graphsr.op import Array
 from peers.networks import load_model
 
 Run: TypeAlias = Callable[[Array], Array]
-LAYOUTS = ("contiguous_format", "channels_last")
-"""PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +32,25 @@ class Engine:
     name: str
     package: str
     """Name of the installed distribution."""
-    load: Callable[[Path, int, Array], Run]
-    """(folder, threads, an input as an example) -> the network, ready to run."""
-    prepare: Callable[[Path, int, Array], None] | None = None
-    """Makes the engine's own files, once for each network; the arguments are those of `load`."""
+    load: Callable[[Path, int, str], Run]
+    """(folder, threads, variant) -> the network, ready to run."""
+    convert: Callable[[Path, tuple[int, ...]], None] | None = None
+    """(folder, shape of the input): makes the engine's own files."""
+    variants: tuple[str, ...] = ("",)
+    """Settings of which one or the other is faster, from network to network; the engine's default first."""
+
+    def prepare(self, folder: Path, threads: int, x: Array) -> str:
+        """Make the engine's files, once for each network. Returns the faster variant by a trial."""
+        if self.convert:
+            self.convert(folder, x.shape)
+        if len(self.variants) == 1:
+            return self.variants[0]
+        seconds = {variant: _seconds(self.load(folder, threads, variant), x) for variant in self.variants}
+        return min(self.variants, key=lambda variant: seconds[variant])
+
+    @property
+    def needs_preparation(self) -> bool:
+        return self.convert is not None or len(self.variants) > 1
 
     def version(self) -> str | None:
         """The installed version, None where there is none."""
@@ -48,15 +61,23 @@ class Engine:
         return found if self.package != "graphsr" or self.name in backends() else None
 
 
-def _graphsr(backend: str) -> Callable[[Path, int, Array], Run]:
-    def load(folder: Path, threads: int, example: Array) -> Run:
+def _seconds(run: Run, x: Array) -> float:
+    """Of the second run: the first one allocates and packs."""
+    run(x)
+    start = time.perf_counter()
+    run(x)
+    return time.perf_counter() - start
+
+
+def _graphsr(backend: str) -> Callable[[Path, int, str], Run]:
+    def load(folder: Path, threads: int, variant: str) -> Run:
         run = load_model(folder / "model").compile(backend=backend, threads=threads)
         return lambda x: run({"input": x})["output"]
 
     return load
 
 
-def _onnxruntime(folder: Path, threads: int, example: Array) -> Run:
+def _onnxruntime(folder: Path, threads: int, variant: str) -> Run:
     """Input and output stay bound to arrays, so that no run allocates its output anew."""
     import onnxruntime as ort
 
@@ -75,7 +96,7 @@ def _onnxruntime(folder: Path, threads: int, example: Array) -> Run:
     return run
 
 
-def _openvino(folder: Path, threads: int, example: Array) -> Run:
+def _openvino(folder: Path, threads: int, variant: str) -> Run:
     import openvino
 
     settings = {
@@ -88,18 +109,20 @@ def _openvino(folder: Path, threads: int, example: Array) -> Run:
     return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
 
 
-def _ncnn_files(folder: Path, threads: int, example: Array) -> None:
+def _ncnn_files(folder: Path, shape: tuple[int, ...]) -> None:
     from peers.ncnn_file import write_ncnn
 
-    write_ncnn(load_model(folder / "folded").graph.bind({"input": example.shape}), folder / "ncnn")
+    write_ncnn(load_model(folder / "folded").graph.bind({"input": shape}), folder / "ncnn")
 
 
-def _ncnn(folder: Path, threads: int, example: Array) -> Run:
-    """Image by image: ncnn has no batches. Its layers are Winograd where it chooses so, in float32 storage."""
+def _ncnn(folder: Path, threads: int, variant: str) -> Run:
+    """Image by image: ncnn has no batches. Where it does not choose Winograd, a convolution is a matrix product of
+    patches ("sgemm", its default: gigabytes for a 9x9 kernel) or "direct"."""
     import ncnn
 
     net = ncnn.Net()
     net.opt.num_threads = threads
+    net.opt.use_sgemm_convolution = variant == "sgemm"
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     for loaded in (net.load_param(str(folder / "ncnn.param")), net.load_model(str(folder / "ncnn.bin"))):
         if loaded != 0:
@@ -124,7 +147,7 @@ def _ncnn(folder: Path, threads: int, example: Array) -> Run:
     return run
 
 
-def _mnn_file(folder: Path, threads: int, example: Array) -> None:
+def _mnn_file(folder: Path, shape: tuple[int, ...]) -> None:
     """The converter's library, without its command line, which would send statistics."""
     import _tools
 
@@ -134,7 +157,7 @@ def _mnn_file(folder: Path, threads: int, example: Array) -> None:
         raise RuntimeError("MNN's converter wrote nothing")
 
 
-def _mnn(folder: Path, threads: int, example: Array) -> Run:
+def _mnn(folder: Path, threads: int, variant: str) -> Run:
     import MNN
 
     net = MNN.Interpreter(str(folder / "model.mnn"))
@@ -153,32 +176,15 @@ def _mnn(folder: Path, threads: int, example: Array) -> Run:
     return run
 
 
-def _torch_layout(folder: Path, threads: int, example: Array) -> None:
-    """Whether images are faster as planes or with the channels last differs from network to network: a trial tells."""
-    seconds = {layout: _seconds(_torch_in(layout, folder, threads), example) for layout in LAYOUTS}
-    (folder / "torch-layout").write_text(min(seconds, key=lambda layout: seconds[layout]), encoding="ascii")
-
-
-def _torch(folder: Path, threads: int, example: Array) -> Run:
-    return _torch_in((folder / "torch-layout").read_text(encoding="ascii"), folder, threads)
-
-
-def _torch_in(layout: str, folder: Path, threads: int) -> Run:
-    """Eager PyTorch with images and weights in this layout."""
+def _torch(folder: Path, threads: int, variant: str) -> Run:
+    """Eager PyTorch, with images and weights in the layout that `variant` names."""
     import torch
 
     from peers.torch_module import GraphModule
 
     torch.set_num_threads(threads)
-    return GraphModule(load_model(folder / "folded").graph).runner(getattr(torch, layout))
-
-
-def _seconds(run: Run, x: Array) -> float:
-    """Of the second run: the first one allocates and packs."""
-    run(x)
-    start = time.perf_counter()
-    run(x)
-    return time.perf_counter() - start
+    layout = torch.channels_last if variant == "channels_last" else torch.contiguous_format
+    return GraphModule(load_model(folder / "folded").graph).runner(layout)
 
 
 ENGINES = {
@@ -188,9 +194,9 @@ ENGINES = {
         Engine("numpy", "graphsr", _graphsr("numpy")),
         Engine("onnxruntime", "onnxruntime", _onnxruntime),
         Engine("openvino", "openvino", _openvino),
-        Engine("ncnn", "ncnn", _ncnn, _ncnn_files),
+        Engine("ncnn", "ncnn", _ncnn, _ncnn_files, ("sgemm", "direct")),
         Engine("mnn", "MNN", _mnn, _mnn_file),
-        Engine("torch", "torch", _torch, _torch_layout),
+        Engine("torch", "torch", _torch, variants=("contiguous", "channels_last")),
     )
 }
 OWN = ("llvm", "numpy")

@@ -33,6 +33,8 @@ class Result:
     engine: str
     version: str
     threads: int
+    variant: str = ""
+    """The setting that was faster in a trial, of an engine that has several."""
     failure: str = ""
     error: float | None = None
     """Maximum error against float64, over the standard deviation of the output."""
@@ -71,7 +73,7 @@ def rows(results: list[Result], own: Collection[str]) -> list[tuple[str, ...]]:
     ran = sorted((r for r in results if not r.failure), key=lambda r: r.time)
     cells = [
         (
-            r.engine,
+            f"{r.engine} {r.variant}".strip(),
             str(r.threads),
             f"{r.time * 1e3:.2f}",
             f"{r.rate / 1e9:.0f}" + ("" if r.flops else " GB/s"),

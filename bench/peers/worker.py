@@ -39,20 +39,17 @@ class Session:
         self.output: Array | None = None
 
     def prepare(self) -> dict[str, Any]:
-        """Make the engine's own files."""
-        prepare = ENGINES[self.name].prepare
-        if prepare:
-            prepare(self.folder, self.threads, np.load(self.folder / "input.npy"))
-        return {}
+        """Make the engine's own files, and find its faster variant."""
+        return {"variant": ENGINES[self.name].prepare(self.folder, self.threads, np.load(self.folder / "input.npy"))}
 
-    def load(self) -> dict[str, Any]:
+    def load(self, variant: str) -> dict[str, Any]:
         """Import the engine, load the network, run it once: seconds of the first, and of the two others together."""
         self.x: Array = np.load(self.folder / "input.npy")
         start = time.perf_counter()
         if self.name in MODULES:
             import_module(MODULES[self.name])
         imported = time.perf_counter()
-        self.network: Run = ENGINES[self.name].load(self.folder, self.threads, self.x)
+        self.network: Run = ENGINES[self.name].load(self.folder, self.threads, variant)
         self._timed()
         return {"import": imported - start, "load": time.perf_counter() - imported}
 
