@@ -1,0 +1,371 @@
+"""darknet rebuilt in PyTorch, as an oracle: cfg text and numbers in, the output of every layer out.
+
+It shares nothing with graphsr: its own reading of the cfg, of the order of the weights, and of what each layer does,
+written after darknet's C sources, with their loops where an index matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # as everywhere
+
+Tensor = torch.Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda x: x,
+    "logistic": torch.sigmoid,
+    "relu": torch.relu,
+    "relu6": F.relu6,
+    "leaky": lambda x: F.leaky_relu(x, 0.1),
+    "revleaky": lambda x: F.leaky_relu(x, 0.1),
+    "relie": lambda x: F.leaky_relu(x, 0.01),
+    "tanh": torch.tanh,
+    "elu": F.elu,
+    "loggy": lambda x: 2 / (1 + torch.exp(-x)) - 1,
+    "ramp": lambda x: x * (x > 0) + 0.1 * x,
+    "hardtan": lambda x: x.clamp(-1, 1),
+    "lhtan": lambda x: torch.where(x < 0, 0.001 * x, torch.where(x > 1, 0.001 * (x - 1) + 1, x)),
+    "plse": lambda x: torch.where(x < -4, 0.01 * (x + 4), torch.where(x > 4, 0.01 * (x - 4) + 1, 0.125 * x + 0.5)),
+    "selu": F.selu,
+    "swish": F.silu,
+    "mish": F.mish,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "hard_mish": lambda x: torch.where(x > 0, x, torch.where(x > -2, x * x / 2 + x, torch.zeros_like(x))),
+    "normalize_channels": lambda x: x.relu() / (1e-4 + x.relu().sum(1, keepdim=True)),
+    "normalize_channels_softmax": lambda x: x.exp() / (1e-4 + x.exp().sum(1, keepdim=True)),
+    "normalize_channels_softmax_maxval": lambda x: _softmax_with_eps(x, 1),
+}
+
+
+def _softmax_with_eps(x: Tensor, axis: int) -> Tensor:
+    e = (x - x.amax(axis, keepdim=True)).exp()
+    return e / (1e-4 + e.sum(axis, keepdim=True))
+
+
+@dataclass
+class Block:
+    """One section: strings by key."""
+
+    name: str
+    options: dict[str, str]
+
+    def get(self, key: str, default: float = 0) -> int:
+        return int(float(self.options.get(key, default)))
+
+    def real(self, key: str, default: float) -> float:
+        return float(self.options.get(key, default))
+
+    def all(self, key: str) -> list[int]:
+        return [int(v) for v in self.options[key].split(",")]
+
+    def reals(self, key: str) -> list[float]:
+        return [float(v) for v in self.options[key].split(",")]
+
+
+def read_cfg(text: str) -> Iterator[Block]:
+    block: Block | None = None
+    for line in text.replace(" ", "").splitlines():
+        if line.startswith("["):
+            if block:
+                yield block
+            block = Block(line[1:-1], {})
+        elif line and line[0] not in "#;" and block:
+            key, _, value = line.partition("=")
+            block.options.setdefault(key, value)
+    if block:
+        yield block
+
+
+class Darknet:
+    """`run(x)` gives the outputs of all layers. `numbers` is the content of the weights file after its header."""
+
+    def __init__(self, text: str, numbers: np.ndarray[Any, Any], fork: str, eps_outside: bool = False) -> None:
+        self.net, *self.blocks = read_cfg(text)
+        self.numbers, self.fork, self.eps_outside = torch.from_numpy(numbers.astype(np.float64)), fork, eps_outside
+        self.position = 0
+        self.outputs: list[Tensor] = []
+        self.weights: dict[int, tuple[Tensor, ...]] = {}
+
+    def run(self, x: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        self.position, self.outputs = 0, []
+        value = torch.from_numpy(x.astype(np.float64))
+        for block in self.blocks:
+            value = getattr(self, f"do_{block.name}")(value, block)
+            self.outputs.append(value)
+        assert self.position == len(self.numbers), "numbers are left over"
+        return [output.numpy() for output in self.outputs]
+
+    def floats(self, *shape: int) -> Tensor:
+        count = int(np.prod(shape))
+        self.position += count
+        return self.numbers[self.position - count : self.position].reshape(shape)
+
+    def at(self, index: int) -> Tensor:
+        return self.outputs[index if index >= 0 else len(self.outputs) + index]
+
+    def activate(self, x: Tensor, block: Block, default: str = "logistic") -> Tensor:
+        return ACTIVATIONS[block.options.get("activation", default)](x)
+
+    def norm(self, x: Tensor, scale: Tensor, mean: Tensor, var: Tensor, bias: Tensor) -> Tensor:
+        scale, mean, var, bias = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, mean, var, bias))
+        deviation = var.sqrt() + 1e-6 if self.eps_outside else (var + 1e-5).sqrt()
+        return scale * (x - mean) / deviation + bias
+
+    def normed_parameters(self, n: int, block: Block) -> tuple[Tensor, ...]:
+        """(bias, scale, mean, var) or (bias,)"""
+        return tuple(self.floats(n) for _ in range(4 if block.get("batch_normalize") else 1))
+
+    def finish(self, y: Tensor, bias: Tensor, *norm: Tensor) -> Tensor:
+        if norm:
+            scale, mean, var = norm
+            return self.norm(y, scale, mean, var, bias)
+        return y + bias.reshape(-1, *[1] * (y.ndim - 2))
+
+    def do_convolutional(self, x: Tensor, block: Block) -> Tensor:
+        n, k, groups = block.get("filters", 1), block.get("size", 1), block.get("groups", 1)
+        stride = block.get("stride_y", block.get("stride", 1)), block.get("stride_x", block.get("stride", 1))
+        pad = k // 2 if block.get("pad") else block.get("padding")
+        dilation = 1 if k == 1 else block.get("dilation", 1)
+        if "share_index" in block.options:
+            index = block.get("share_index")
+            parameters = self.weights[index if index >= 0 else len(self.outputs) + index]
+        else:
+            norm = self.normed_parameters(n, block)
+            c = x.shape[1] // groups
+            if block.get("flipped"):
+                weight = self.floats(c * k * k, n).T.reshape(n, c, k, k)
+            else:
+                weight = self.floats(n, c, k, k)
+            parameters = (weight, *norm)
+        self.weights[len(self.outputs)] = parameters
+        weight, *rest = parameters
+        kind = block.get("antialiasing")
+        y = F.conv2d(x, weight, None, (1, 1) if kind else stride, pad * dilation, dilation, groups)
+        y = self.activate(self.finish(y, *rest), block)
+        return self.blur(y, kind, stride) if kind else y
+
+    def blur(self, x: Tensor, kind: int, stride: tuple[int, int]) -> Tensor:
+        row = torch.tensor([1.0, 2, 1] if kind == 1 else [1.0, 1], dtype=torch.float64)
+        kernel = torch.outer(row, row) / row.sum() ** 2
+        weight = kernel.expand(x.shape[1], 1, *kernel.shape)
+        return F.conv2d(x, weight, None, stride, 1 if kind == 1 else 0, 1, x.shape[1])
+
+    def do_deconvolutional(self, x: Tensor, block: Block) -> Tensor:
+        n, k = block.get("filters", 1), block.get("size", 1)
+        pad = k // 2 if block.get("pad") else block.get("padding")
+        norm = self.normed_parameters(n, block)
+        weight = self.floats(x.shape[1], n, k, k)
+        y = F.conv_transpose2d(x, weight, None, block.get("stride", 1), pad)
+        return self.activate(self.finish(y, *norm), block)
+
+    def do_local(self, x: Tensor, block: Block) -> Tensor:
+        n, k, s, pad = (block.get(key, d) for key, d in (("filters", 1), ("size", 1), ("stride", 1), ("pad", 0)))
+        ho, wo = ((size - (1 if pad else k)) // s + 1 for size in x.shape[2:])
+        bias = self.floats(n, ho, wo)
+        weight = self.floats(ho, wo, n, x.shape[1], k, k)
+        padded = F.pad(x, (pad,) * 4)
+        y = torch.empty(len(x), n, ho, wo, dtype=torch.float64)
+        for i in range(ho):
+            for j in range(wo):
+                patch = padded[:, :, i * s : i * s + k, j * s : j * s + k]
+                y[:, :, i, j] = torch.einsum("ockl,nckl->no", weight[i, j], patch)
+        return self.activate(y + bias, block)
+
+    def do_connected(self, x: Tensor, block: Block) -> Tensor:
+        y = self.dense(x.flatten(1), block.get("output", 1), block)
+        return self.activate(y, block)[:, :, None, None]
+
+    def dense(self, x: Tensor, outputs: int, block: Block) -> Tensor:
+        bias, weight = self.floats(outputs), self.floats(outputs, x.shape[1])
+        norm = [self.floats(outputs) for _ in range(3)] if block.get("batch_normalize") else []
+        return self.finish(x @ weight.T, bias, *norm)
+
+    def do_batchnorm(self, x: Tensor, block: Block) -> Tensor:
+        c = x.shape[1]
+        bias = self.floats(c) if self.fork == "alexeyab" else torch.zeros(c, dtype=torch.float64)
+        scale, mean, var = (self.floats(c) for _ in range(3))
+        return self.norm(x, scale, mean, var, bias)
+
+    def do_activation(self, x: Tensor, block: Block) -> Tensor:
+        return self.activate(x, block, "linear")
+
+    def do_logistic(self, x: Tensor, block: Block) -> Tensor:
+        return x.sigmoid()
+
+    def do_dropout(self, x: Tensor, block: Block) -> Tensor:
+        return x
+
+    do_cost = do_empty = do_dropout
+
+    def do_maxpool(self, x: Tensor, block: Block) -> Tensor:
+        if block.get("maxpool_depth"):
+            out = block.get("out_channels", 1)
+            return torch.stack([x[:, g::out].amax(1) for g in range(out)], 1)
+        kind, stride = block.get("antialiasing"), self.strides(block)
+        y = F.max_pool2d(self.padded(x, block, -np.inf), self.window(block), (1, 1) if kind else stride)
+        return self.blur(y, kind, stride) if kind else y
+
+    def do_local_avgpool(self, x: Tensor, block: Block) -> Tensor:
+        k, stride = self.window(block), self.strides(block)
+        total = F.avg_pool2d(self.padded(x, block, 0), k, stride, divisor_override=1)
+        return total / F.avg_pool2d(self.padded(torch.ones_like(x), block, 0), k, stride, divisor_override=1)
+
+    def strides(self, block: Block) -> tuple[int, int]:
+        stride = block.get("stride", 1)
+        return block.get("stride_y", stride), block.get("stride_x", stride)
+
+    def window(self, block: Block) -> int:
+        return block.get("size", block.get("stride", 1))
+
+    def padded(self, x: Tensor, block: Block, value: float) -> Tensor:
+        total = block.get("padding", self.window(block) - 1)
+        first = total // 2
+        return F.pad(x, (first, total - first, first, total - first), value=value)
+
+    def do_avgpool(self, x: Tensor, block: Block) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+    def do_upsample(self, x: Tensor, block: Block) -> Tensor:
+        stride, scale = block.get("stride", 2), block.real("scale", 1)
+        if stride > 0:
+            return scale * x.repeat_interleave(stride, 2).repeat_interleave(stride, 3)
+        return scale * F.avg_pool2d(x, -stride, divisor_override=1)
+
+    def reorganised(self, x: np.ndarray[Any, Any], c: int, h: int, w: int, s: int, forward: bool) -> Any:
+        """darknet's reorg_cpu, loop by loop, for one image given as a flat array."""
+        out, out_c = np.empty_like(x), c // (s * s)
+        for k, j, i in np.ndindex(c, h, w):
+            inner = i + w * (j + h * k)
+            w2, h2 = i * s + k // out_c % s, j * s + k // out_c // s
+            outer = w2 + w * s * (h2 + h * s * (k % out_c))
+            if forward:
+                out[outer] = x[inner]
+            else:
+                out[inner] = x[outer]
+        return out
+
+    def do_reorg(self, x: Tensor, block: Block) -> Tensor:
+        (n, c, h, w), s, reverse = x.shape, block.get("stride", 1), bool(block.get("reverse"))
+        if block.get("flatten"):
+            layers = x.reshape(n, h * w, c) if reverse else x.reshape(n, c, h * w)
+            flat = [image.numpy() for image in layers.transpose(1, 2).reshape(n, -1)]
+        else:
+            flat = [self.reorganised(image.numpy(), c, h, w, s, reverse) for image in x.reshape(n, -1)]
+        shape = (c // s**2, h * s, w * s) if reverse else (c * s**2, h // s, w // s)
+        return torch.from_numpy(np.stack(flat)).reshape(n, *shape)
+
+    def do_reorg3d(self, x: Tensor, block: Block) -> Tensor:
+        (n, c, h, w), s, reverse = x.shape, block.get("stride", 1), bool(block.get("reverse"))
+        shape = (c // s**2, h * s, w * s) if reverse else (c * s**2, h // s, w // s)
+        flat = [self.reorganised(image.numpy(), *shape, s, reverse) for image in x.reshape(n, -1)]
+        return torch.from_numpy(np.stack(flat)).reshape(n, *shape)
+
+    def do_crop(self, x: Tensor, block: Block) -> Tensor:
+        h, w = block.get("crop_height", 1), block.get("crop_width", 1)
+        top, left = (x.shape[2] - h) // 2, (x.shape[3] - w) // 2
+        y = x[:, :, top : top + h, left : left + w]
+        return y if block.get("noadjust") else 2 * y - 1
+
+    def do_shuffler(self, x: Tensor, block: Block) -> Tensor:
+        r = block.get("scale", 2)
+        return F.pixel_shuffle(x.unflatten(1, (r * r, -1)).transpose(1, 2).flatten(1, 2), r)
+
+    def do_pixel_shuffle(self, x: Tensor, block: Block) -> Tensor:
+        return F.pixel_shuffle(x, block.get("scale", 2))
+
+    def do_route(self, x: Tensor, block: Block) -> Tensor:
+        sources = [self.at(index) for index in block.all("layers")]
+        groups = block.get("groups", 1)
+        return torch.cat([source.chunk(groups, 1)[block.get("group_id")] for source in sources], 1)
+
+    def do_shortcut(self, x: Tensor, block: Block) -> Tensor:
+        others = [self.at(index) for index in block.all("from")]
+        if block.options.get("weights_type", "none") != "none":
+            y = self.weighted(x, others, block)
+        elif self.fork == "alexeyab" and "alpha" not in block.options and x.shape[2:] == others[0].shape[2:]:
+            y = x.clone()
+            for other in others:
+                shared = min(x.shape[1], other.shape[1])
+                y[:, :shared] += other[:, :shared]
+        else:
+            y = self.overlaid(x, others[0], block.real("alpha", 1), block.real("beta", 1))
+        return self.activate(y, block, "linear")
+
+    def overlaid(self, x: Tensor, other: Tensor, alpha: float, beta: float) -> Tensor:
+        """darknet's shortcut_cpu, index by index."""
+        (_, c2, h2, w2), (_, c1, h1, w1) = x.shape, other.shape
+        stride, sample = max(1, w1 // w2), max(1, w2 // w1)
+        y = x.clone()
+        for k, j, i in np.ndindex(min(c1, c2), min(h1, h2), min(w1, w2)):
+            place = (slice(None), k, j * sample, i * sample)
+            y[place] = alpha * x[place] + beta * other[:, k, j * stride, i * stride]
+        return y
+
+    def weighted(self, x: Tensor, others: list[Tensor], block: Block) -> Tensor:
+        c, n = x.shape[1], len(others) + 1
+        weights = self.floats(n, c if block.options["weights_type"] == "per_channel" else 1).expand(n, c)
+        how = block.options.get("weights_normalization", "none")
+        if how in ("relu", "avg_relu"):
+            weights = weights.relu() / (1e-4 + weights.relu().sum(0))
+        elif how == "softmax":
+            weights = _softmax_with_eps(weights, 0)
+        y = x * weights[0][:, None, None]
+        for i, other in enumerate(others, start=1):
+            shared = min(c, other.shape[1])
+            y[:, :shared] += other[:, :shared] * weights[i, :shared, None, None]
+        return y
+
+    def do_scale_channels(self, x: Tensor, block: Block) -> Tensor:
+        return self.activate(x * self.at(block.get("from")), block, "linear")
+
+    do_sam = do_scale_channels
+
+    def do_implicit(self, x: Tensor, block: Block) -> Tensor:
+        return self.floats(1, block.get("filters", 128), block.get("atoms", 1), 1)
+
+    def do_softmax(self, x: Tensor, block: Block) -> Tensor:
+        rows = x.reshape(len(x), block.get("groups", 1), -1)
+        return (rows / block.real("temperature", 1)).softmax(2).reshape(x.shape)
+
+    def do_yolo(self, x: Tensor, block: Block) -> Tensor:
+        anchors, s = len(block.all("mask")), block.real("scale_x_y", 1)
+        y = x.unflatten(1, (anchors, -1)).clone()
+        if not block.get("new_coords"):
+            y[:, :, :2] = y[:, :, :2].sigmoid()
+            y[:, :, 4:] = y[:, :, 4:].sigmoid()
+        y[:, :, :2] = y[:, :, :2] * s - 0.5 * (s - 1)
+        return y.flatten(1, 2)
+
+    def do_Gaussian_yolo(self, x: Tensor, block: Block) -> Tensor:  # noqa: N802  # the name of the section
+        y = x.unflatten(1, (len(block.all("mask")), -1)).clone()
+        s, raw = block.real("scale_x_y", 1), y.clone()
+        y = y.sigmoid()
+        y[:, :, [4, 6]] = raw[:, :, [4, 6]]
+        y[:, :, [0, 2]] = y[:, :, [0, 2]] * s - 0.5 * (s - 1)
+        return y.flatten(1, 2)
+
+    def do_region(self, x: Tensor, block: Block) -> Tensor:
+        y = x.unflatten(1, (block.get("num", 1), -1)).clone()
+        coords, background = block.get("coords", 4), block.get("background")
+        y[:, :, :2] = y[:, :, :2].sigmoid()
+        if not background:
+            y[:, :, coords] = y[:, :, coords].sigmoid()
+        if block.get("softmax"):
+            start = coords + (0 if background else 1)
+            y[:, :, start:] = y[:, :, start:].softmax(2)
+        else:
+            y[:, :, coords + 1 :] = y[:, :, coords + 1 :].sigmoid()
+        return y.flatten(1, 2)
+
+    def do_detection(self, x: Tensor, block: Block) -> Tensor:
+        y, cells, classes = x.flatten(1).clone(), block.get("side", 7) ** 2, block.get("classes", 1)
+        if block.get("softmax"):
+            for i in range(cells):
+                part = slice(i * classes, (i + 1) * classes)
+                y[:, part] = y[:, part].softmax(1)
+        return y[:, :, None, None]
