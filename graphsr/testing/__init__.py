@@ -5,6 +5,8 @@ Needs hypothesis (`pip install 'graphsr[test]'`).
 
 from graphsr.testing import (  # each enters its strategies in LAYERS
     activation,
+    arithmetic,
+    compare,
     conv,
     dense,
     detection,
@@ -17,6 +19,7 @@ from graphsr.testing import (  # each enters its strategies in LAYERS
     reduce,
     resize,
     shape,
+    unary,
 )
 from graphsr.testing.cases import LAYERS, Case, arrays, distinct_arrays, growth, layer, tolerance
 from graphsr.testing.check import CHECKS, check_backend
@@ -29,8 +32,10 @@ __all__ = [
     "Case",
     "GraphCase",
     "activation",
+    "arithmetic",
     "arrays",
     "check_backend",
+    "compare",
     "conv",
     "dense",
     "detection",
@@ -49,4 +54,5 @@ __all__ = [
     "resize",
     "shape",
     "tolerance",
+    "unary",
 ]

@@ -84,6 +84,14 @@ def distinct_arrays(draw: st.DrawFn, shape: tuple[int, ...]) -> Array:
     return ((ranks - size / 2 + 0.5) / 8).astype(np.float32).reshape(shape)
 
 
+@st.composite
+def integers(draw: st.DrawFn, shape: tuple[int, ...], low: int, high: int) -> Array:
+    """An int64 array with values from low to high, both included."""
+    size = int(np.prod(shape))
+    values = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), dtype=np.uint8)
+    return (values % (high - low + 1) + np.int64(low)).reshape(shape)
+
+
 def tolerance(dtype: str | np.dtype[Any], terms: int = 1, magnitude: float = 1.0) -> float:
     """The largest difference that two correct evaluations of a sum of `terms` products may show.
 

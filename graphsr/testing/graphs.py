@@ -67,7 +67,8 @@ class GraphCase:
 
     def astype(self, dtype: str) -> GraphCase:
         """The same case in another floating-point dtype."""
-        return GraphCase(self.graph.astype(dtype), {name: x.astype(dtype) for name, x in self.inputs.items()})
+        inputs = {name: x.astype(dtype) if x.dtype.kind == "f" else x for name, x in self.inputs.items()}
+        return GraphCase(self.graph.astype(dtype), inputs)
 
     def __repr__(self) -> str:
         return f"GraphCase(inputs of {self.shapes})\n{self.graph}"

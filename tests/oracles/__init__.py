@@ -11,7 +11,21 @@ from collections.abc import Callable
 from graphsr.op import Array
 from graphsr.testing import Case
 
-from oracles import activation, conv, dense, detection, elementwise, fused, norm, pool, rearrange, reduce, resize, shape
+from oracles import (
+    activation,
+    conv,
+    dense,
+    detection,
+    elementwise,
+    fused,
+    norm,
+    pool,
+    rearrange,
+    reduce,
+    resize,
+    shape,
+    unary,
+)
 
 ORACLES: dict[str, Callable[[Case], Array]] = {
     **activation.ORACLES,
@@ -26,4 +40,5 @@ ORACLES: dict[str, Callable[[Case], Array]] = {
     **reduce.ORACLES,
     **resize.ORACLES,
     **shape.ORACLES,
+    **unary.ORACLES,
 }

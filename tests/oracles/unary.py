@@ -1,0 +1,54 @@
+"""Elementary functions, comparisons and the rest of arithmetic by PyTorch, where they have the same names or nearly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from graphsr.op import OPS, Array
+from graphsr.ops import Mod
+from graphsr.ops.unary import Unary
+from graphsr.testing import Case
+
+NAMES = {
+    "equal": "eq",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "and": "logical_and",
+    "or": "logical_or",
+    "xor": "logical_xor",
+    "not": "logical_not",
+    "where": "where",
+    "maximum": "maximum",
+    "minimum": "minimum",
+    "pow": "pow",
+    **{name: name for name, kind in OPS.items() if issubclass(kind, Unary)},
+}
+
+
+def torch_function(name: str) -> Callable[[Case], Array]:
+    def oracle(case: Case) -> Array:
+        torch = pytest.importorskip("torch")
+        return getattr(torch, name)(*map(torch.tensor, case.inputs)).numpy()
+
+    return oracle
+
+
+def mod(case: Case) -> Array:
+    assert isinstance(case.op, Mod)
+    return torch_function("fmod" if case.op.truncated else "remainder")(case)
+
+
+def quotient(case: Case) -> Array:
+    torch = pytest.importorskip("torch")
+    return torch.div(*map(torch.tensor, case.inputs), rounding_mode="trunc").numpy()
+
+
+ORACLES: dict[str, Callable[[Case], Array]] = {
+    **{ours: torch_function(theirs) for ours, theirs in NAMES.items()},
+    "mod": mod,
+    "quotient": quotient,
+}
