@@ -254,7 +254,7 @@ class Function:
     # --- memory -----------------------------------------------------------------------------------------------
 
     def offset(self, pointer: Value, nbytes: Index) -> Value:
-        if isinstance(nbytes, int) and nbytes == 0 or isinstance(nbytes, Value) and nbytes.text == "0":
+        if (isinstance(nbytes, int) and nbytes == 0) or (isinstance(nbytes, Value) and nbytes.text == "0"):
             return pointer
         return self.emit(f"getelementptr i8, ptr {pointer.text}, {self._typed(nbytes, I64)}", PTR)
 

@@ -27,7 +27,7 @@ LEAST_BLOCKED = 8
 """Channels from which an image is worth the blocked layout, of 16."""
 
 
-class NoKernel(Exception):
+class NoKernel(Exception):  # noqa: N818 - a reason, not an error
     """A family cannot compute this node; the reason is for `explain()`."""
 
 

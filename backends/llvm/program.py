@@ -11,7 +11,7 @@ import numpy as np
 from graphsr.backend import Step, node_macs
 from graphsr.op import Array
 
-from .driver import ENTRY, HEADER, STEP, counters
+from .driver import HEADER, STEP, counters
 from .kernel import Call
 from .library import Library
 from .loops import FLOAT

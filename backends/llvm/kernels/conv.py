@@ -14,7 +14,7 @@ import numpy as np
 
 from graphsr.ir import Node
 from graphsr.op import Array
-from graphsr.ops import Conv2d, DepthToSpace
+from graphsr.ops import Conv2d, ConvTranspose2d, DepthToSpace
 
 from ...numpy_kernel import Epilogue as Layer
 from ...numpy_kernel import layer_of
@@ -34,7 +34,7 @@ class Convolution:
     """A convolution as the kernels want it."""
 
     node: Node
-    op: Conv2d
+    op: Conv2d | ConvTranspose2d
     layer: Layer
     shuffled: Node | None
     """The pixel shuffle that is computed along with it."""
@@ -56,7 +56,7 @@ class Convolution:
     @property
     def order(self) -> Array:
         """[blocks · 16] the output channel of every lane, or −1 for lanes beyond the channels."""
-        co, cells = len(self.weight), self.shuffle**2
+        co, cells = self.node.type.dims[1], self.shuffle**2
         channels = np.arange(co)
         crd = isinstance(self.result.op, DepthToSpace) and self.result.op.mode == "crd"
         by_cell = channels.reshape(-1, cells).T if crd else channels.reshape(cells, -1)
@@ -112,31 +112,73 @@ def by_lane(values: Array, order: Array) -> Array:
     return aligned(np.where(order < 0, 0, values[order]).astype(np.float32))
 
 
-def lower(plan: Planner, node: Node) -> None:
-    """Choose the kernel of a convolution."""
+def convolution_of(plan: Planner, node: Node) -> Convolution:
+    """What a node computes, if kernels can. Raises `NoKernel`."""
     from ..plan import NoKernel
-    from .conv_direct import lower_direct
-    from .conv_winograd import lower_winograd
 
     op, layer = layer_of(node)
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | ConvTranspose2d)
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
     if not node.inputs[1].is_const or (layer.bias is not None and not node.inputs[layer.bias].is_const):
         raise NoKernel("weights are not constant")
     if layer.activation is not None and not has_activation(layer.activation):
         raise NoKernel(f"no code for {layer.activation.name} in an epilogue")
-    convolution = Convolution(node, op, layer, _shuffle_of(plan, node, layer))
-    if op.groups == 1 and op.algorithm.startswith("winograd"):
-        lower_winograd(plan, convolution, int(op.algorithm[-1]))
+    return Convolution(node, op, layer, _shuffle_of(plan, node, op, layer))
+
+
+def lower(plan: Planner, node: Node) -> None:
+    """Choose the kernel of a convolution."""
+    from ..plan import LEAST_BLOCKED, NoKernel
+    from .conv_direct import lower_direct
+    from .conv_head import lower_head
+    from .conv_pair import lower_pair
+    from .conv_winograd import lower_winograd
+
+    conv = convolution_of(plan, node)
+    x, op = node.inputs[0], conv.op
+    assert isinstance(op, Conv2d)
+    co, ci = conv.weight.shape[:2]
+    if op.algorithm.startswith("winograd"):
+        m, narrowing = int(op.algorithm[-1]), _narrowing(plan, conv)
+        if narrowing is not None:
+            lower_pair(plan, conv, narrowing, m)
+        else:
+            lower_winograd(plan, conv, m)
+    elif op.groups == 1 and ci < LEAST_BLOCKED and not plan.is_blocked(x):
+        lower_head(plan, conv)
+    elif op.groups == 1 or (ci % LANES == 0 and co // op.groups % LANES == 0):
+        lower_direct(plan, conv)
     else:
-        lower_direct(plan, convolution)
+        raise NoKernel("grouped convolution")
 
 
-def _shuffle_of(plan: Planner, node: Node, layer: Layer) -> Node | None:
+def _shuffle_of(plan: Planner, node: Node, op: Conv2d | ConvTranspose2d, layer: Layer) -> Node | None:
     """The pixel shuffle to take over: not where a residual in the old order is added."""
     user = plan.only_user(node)
-    if user is None or not isinstance(user.op, DepthToSpace) or layer.residual is not None:
+    if user is None or op.groups > 1 or isinstance(op, ConvTranspose2d):
+        return None
+    if not isinstance(user.op, DepthToSpace) or layer.residual is not None:
         return None
     channels = user.type.dims[1]
     return user if channels >= LANES // 2 else None
+
+
+def _narrowing(plan: Planner, wide: Convolution) -> Convolution | None:
+    """The convolution with fewer channels that alone reads this one's many, where both can be computed as a pair."""
+    from ..plan import NoKernel
+
+    user = plan.only_user(wide.node)
+    if user is None or wide.shuffled or wide.layer.residual is not None or user.inputs[0] is not wide.node:
+        return None
+    if not isinstance(layer_of(user)[0], Conv2d):
+        return None
+    try:
+        narrow = convolution_of(plan, user)
+    except NoKernel:
+        return None
+    channels, many, few = wide.node.inputs[0].type.dims[1], len(wide.weight), len(narrow.weight)
+    same = narrow.op == wide.op and narrow.op.padding == (1, 1, 1, 1) and not narrow.shuffled
+    thin = few == channels and channels % (2 * LANES) == 0 and many % (2 * LANES) == 0 and many >= 2 * few
+    ready = narrow.layer.residual is None or plan.is_done(user.inputs[narrow.layer.residual])
+    return narrow if same and thin and ready else None

@@ -27,16 +27,14 @@ from ..kernel import Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .epilogue import Epilogue
-from .register_tile import UNROLL, register_tile, register_tile_of
-from .winograd_transform import apply_matrix
+from .register_tile import register_tile_of
+from .winograd_stages import multiply, transform_columns, transform_input, transform_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
     from .conv import Convolution
 
-AHEAD = 2
-"""Tiles between the one that is transformed and the one whose pixels are fetched."""
 TILE_RECORD = 16
 """8-byte entries of the tile table for one tile: α row addresses, then those below."""
 OUT, RESIDUAL, ROWS, COLUMNS, TX = 8, 9, 10, 11, 12
@@ -119,7 +117,7 @@ class ConvWinograd(Kernel):
             self._transform_input(k, table, v, temporary, block, t)
         with k.loop(self.panels // self.chunk) as c:
             with k.loop(self.alpha**2) as xi, k.loop(self.chunk) as p, k.loop(groups) as group:
-                self._multiply(k, v, m, c, xi, p, group, groups)
+                self._multiply(k, v, m, c, xi, p, group)
             with k.loop(self.chunk) as p, k.loop(count) as t, k.loop(self.vectors) as vector:
                 self._transform_output(k, table, m, temporary, c * self.chunk + p, p, t, vector)
 
@@ -147,54 +145,19 @@ class ConvWinograd(Kernel):
             k.store(tx, entry + 8 * TX)
 
     def _transform_input(self, k: Function, table: Value, v: Value, temporary: Value, block: Value, t: Value) -> None:
-        """V of one tile and one block of channels: columns to the temporary, then rows to V."""
-        a, (_, _, BT) = self.alpha, matrices(self.m)
         entry = table + t * (8 * TILE_RECORD)
         channel = block * k["x_block"]
-        rows = [k.load(entry + 8 * i, PTR) + channel for i in range(a)]
-        with k.loop(a) as j:
-            d = [k.load(row + j * VECTOR_BYTES) for row in rows]
-            for row in rows[2:]:  # the first two were read with the tiles above
-                k.prefetch(row + (j + AHEAD * self.m) * VECTOR_BYTES)
-            for i, value in enumerate(apply_matrix(k, BT, d)):
-                k.store(value, temporary + j * VECTOR_BYTES + i * (a * VECTOR_BYTES))
+        rows = [k.load(entry + 8 * i, PTR) + channel for i in range(self.alpha)]
         group, row = t // self.rows, t % self.rows
         place = v + ((group * self.ci_blocks + block) * self.rows + row) * VECTOR_BYTES
-        with k.loop(a) as i:
-            source, target = temporary + i * (a * VECTOR_BYTES), place + i * (a * self.v_point)
-            d = [k.load(source + j * VECTOR_BYTES) for j in range(a)]
-            for j, value in enumerate(apply_matrix(k, BT, d)):
-                k.store(value, target + j * self.v_point)
+        transform_input(k, self.m, rows, temporary, place, self.v_point)
 
-    def _multiply(
-        self, k: Function, v: Value, m: Value, c: Value, xi: Value, p: Value, group: Value, groups: Value
-    ) -> None:
-        """M of R tiles and one panel at one ξ."""
-        order = (c * self.alpha**2 + xi) * self.chunk + p
-        u = k["u"] + order * self.u_panel
+    def _multiply(self, k: Function, v: Value, m: Value, c: Value, xi: Value, p: Value, group: Value) -> None:
+        u = k["u"] + ((c * self.alpha**2 + xi) * self.chunk + p) * self.u_panel
         a = v + xi * self.v_point + group * (self.ci_blocks * self.rows * VECTOR_BYTES)
+        zeros = [k.vector(0.0)] * (self.rows * self.vectors)
+        total = multiply(k, a, u, self.ci_blocks, self.rows, zeros, group, self.tiles // self.rows)
         line = self.vectors * VECTOR_BYTES
-        ahead = u + self.u_panel  # the next panel: each group of tiles fetches its share of the lines
-        shares = self.tiles // self.rows
-
-        zero = [k.vector(0.0)] * (self.rows * self.vectors)
-
-        @k.fold(self.ci_blocks, zero)
-        def total(block: Value, total: list[Value]) -> list[Value]:
-            a_block, u_block = a + block * (self.rows * VECTOR_BYTES), u + block * (LANES * line)
-
-            @k.fold(LANES, total, step=UNROLL)
-            def total_of_block(q: Value, total: list[Value]) -> list[Value]:
-                done = (block * LANES + q) * line
-                for n in range(-(-UNROLL * self.vectors // shares)):
-                    k.prefetch(ahead + (group * (self.ci_blocks * LANES * line) + done) // shares + n * VECTOR_BYTES)
-                for n in range(-(-UNROLL * self.rows // LANES)):  # V two blocks further
-                    k.prefetch(a_block + (q + 2 * LANES) * (4 * self.rows) + n * VECTOR_BYTES, level=3)
-                offsets = range(0, 4 * UNROLL, 4)
-                return register_tile(k, total, a_block + q * 4, u_block + q * line, self.rows, VECTOR_BYTES, offsets)
-
-            return total_of_block
-
         row_of_m = m + p * self.m_panel + group * (self.rows * self.m_tile) + xi * line
         for r in range(self.rows):
             for n in range(self.vectors):
@@ -203,25 +166,19 @@ class ConvWinograd(Kernel):
     def _transform_output(
         self, k: Function, table: Value, m: Value, temporary: Value, panel: Index, p: Value, t: Value, vector: Value
     ) -> None:
-        """Y of one tile and one block of channels: columns to the temporary, then rows to the image."""
-        a, (AT, _, _) = self.alpha, matrices(self.m)
+        """Y of one tile and one block of channels, to the image."""
         entry = table + t * (8 * TILE_RECORD)
-        line = self.vectors * VECTOR_BYTES
         source = m + p * self.m_panel + t * self.m_tile + vector * VECTOR_BYTES
-        with k.loop(a) as j:
-            d = [k.load(source + j * line + i * (a * line)) for i in range(a)]
-            for i, value in enumerate(apply_matrix(k, AT, d)):
-                k.store(value, temporary + j * VECTOR_BYTES + i * (a * VECTOR_BYTES))
+        transform_columns(k, self.m, source, self.vectors * VECTOR_BYTES, temporary)
         block = panel * self.vectors + vector
         channels = self.epilogue.begin(k, block)
         out, step = self._output(k, entry, block)
         residual = k.load(entry + 8 * RESIDUAL, PTR) + block * k["r_block"] if self.epilogue.residual else None
         columns = k.load(entry + 8 * COLUMNS, I64)
         with k.loop(k.load(entry + 8 * ROWS, I64)) as i:
-            d = [k.load(temporary + i * (a * VECTOR_BYTES) + j * VECTOR_BYTES) for j in range(a)]
             row = out + i * k["y_row"] * self.shuffle
             r = residual + i * k["r_row"] if residual is not None else None
-            for j, y in enumerate(apply_matrix(k, AT, d)):
+            for j, y in enumerate(transform_row(k, self.m, temporary, i)):
                 y = channels.apply(k, y, r + j * VECTOR_BYTES if r is not None else None)
                 y = k.select(columns > j, y, k.vector(0.0)) if j else y  # beyond the image lies its halo
                 k.store(y, row + j * step)
@@ -255,7 +212,7 @@ class ConvWinograd(Kernel):
 
 def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
     """Add the call for a 3x3 convolution."""
-    (x_node, *_), layer = conv.node.inputs, conv.layer
+    x_node = conv.node.inputs[0]
     n, _, height, width = x_node.type.dims
     _, _, out_height, out_width = conv.node.type.dims
     top, left, _, _ = conv.op.padding
@@ -296,6 +253,7 @@ def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
     ci_blocks, blocks = -(-conv.weight.shape[1] // LANES), len(conv.order) // LANES
     vectors, rows = register_tile_of(target, blocks)
     panels = blocks // vectors
+    chunk = 2 if panels % 2 == 0 and ci_blocks >= 8 else 1  # V is large then, and read half as often
     return ConvWinograd(
         ci_blocks, panels, vectors, rows, m, conv.epilogue, rows * 4, 2 if panels % 2 == 0 else 1, conv.shuffle
     )
@@ -312,13 +270,19 @@ def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
     return np.array(units, np.int64).reshape(-1, 2)
 
 
-def pack(weight: Array, order: Array, kernel: ConvWinograd) -> Array:
-    """U[chunk][ξ][panel][Ci][16·vectors] = G g Gᵀ of weight[Co, Ci, 3, 3], in the order in which it is read."""
-    _, G, _ = matrices(kernel.m)
+def transformed(weight: Array, order: Array, m: int) -> Array:
+    """U[ξ][Ci][lanes] = G g Gᵀ of weight[Co, Ci, 3, 3], channels padded to whole blocks."""
+    _, G, _ = matrices(m)
     co, ci = weight.shape[:2]
-    padded = np.zeros((9, kernel.ci_blocks * LANES, len(order)), np.float32)
+    padded = np.zeros((9, -(-ci // LANES) * LANES, len(order)), np.float32)
     padded[:, :ci, order >= 0] = weight.reshape(co, ci, 9)[order[order >= 0]].transpose(2, 1, 0)
     u = np.kron(G, G).astype(np.float32) @ padded.reshape(9, -1)
+    return u.reshape((m + 2) ** 2, -1, len(order))
+
+
+def pack(weight: Array, order: Array, kernel: ConvWinograd) -> Array:
+    """U[chunk][ξ][panel][Ci][16·vectors], in the order in which it is read."""
+    u = transformed(weight, order, kernel.m)
     chunks, width = kernel.panels // kernel.chunk, kernel.vectors * LANES
-    u = u.reshape(kernel.alpha**2, kernel.ci_blocks * LANES, chunks, kernel.chunk, width)
+    u = u.reshape(*u.shape[:2], chunks, kernel.chunk, width)
     return aligned(u.transpose(2, 0, 3, 1, 4), kernel.u_panel)

@@ -37,15 +37,15 @@ class Epilogue:
             slots["lanes"] = PTR
         return slots
 
-    def begin(self, k: Function, block: Index) -> Channels:
-        """Load what depends on the block of output channels only."""
+    def begin(self, k: Function, block: Index, suffix: str = "") -> Channels:
+        """Load what depends on the block of output channels only; `suffix` is that of the names of the slots."""
         at = block * VECTOR_BYTES
         return Channels(
             self,
-            bias=k.load(k["bias"] + at) if self.bias else None,
-            alpha=k.splat(k["alpha"]) if self.alpha else None,
-            beta=k.splat(k["beta"]) if self.beta else None,
-            lanes=k.load(k["lanes"] + at, IVECTOR) if self.partial else None,
+            bias=k.load(k["bias" + suffix] + at) if self.bias else None,
+            alpha=k.splat(k["alpha" + suffix]) if self.alpha else None,
+            beta=k.splat(k["beta" + suffix]) if self.beta else None,
+            lanes=k.load(k["lanes" + suffix] + at, IVECTOR) if self.partial else None,
         )
 
 

@@ -1,0 +1,335 @@
+"""Two 3x3 convolutions in one: thin -> wide -> thin (WDSR's blocks), the wide image never leaves the cache.
+
+    for step of G tile rows, down a strip of S tile columns:
+        V = Bᵀ d B of (S+1)·G tiles of the thin input
+        for each 16·`vectors` wide channels:
+            M = V·U₁, Y = Aᵀ M A and its epilogue to a small image of these channels: 6G rows below the last 2 kept
+            W = Bᵀ Y B of S·G tiles; N += W·U₂            both products as in conv_winograd
+        the output is Aᵀ N A and its epilogue
+
+The wide image exists for one panel of channels and one step at a time, in scratch. Its last two rows are kept for the
+next step, so that nothing is computed twice down the strip; across, a strip computes one tile column more than it
+writes. Tiles of the first convolution lie one pixel lower and to the left of those of the second, everywhere in the
+image: the result does not depend on how it is cut into strips and units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphsr.op import Array
+
+from ..kernel import Argument, Kernel, blocked_slots
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..memory import aligned
+from .epilogue import Epilogue
+from .conv_winograd import transformed
+from .winograd_stages import multiply, transform_columns, transform_input, transform_row
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+    from .conv import Convolution
+
+UNIT = 5
+"""Entries of a unit: image, first tile column, columns, first tile row, rows."""
+
+
+@dataclass(frozen=True)
+class ConvPair(Kernel):
+    """See the loop nest above. Unit: a strip, or a part of one."""
+
+    ci_blocks: int
+    wide_panels: int
+    co_panels: int
+    vectors: int
+    rows: tuple[int, int]
+    """R of the two products."""
+    m: int
+    epilogues: tuple[Epilogue, Epilogue]
+    columns: int = 11
+    """Most tile columns of a strip."""
+    step: int = 4
+    """G, tile rows of a step."""
+
+    @property
+    def points(self) -> int:
+        return (self.m + 2) ** 2
+
+    @property
+    def line(self) -> int:
+        """Bytes of the channels of a panel in one pixel or point."""
+        return self.vectors * VECTOR_BYTES
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Most tiles of a step in the two convolutions, rounded up to register tiles."""
+        wide, thin = (self.columns + 1) * self.step, self.columns * self.step
+        return tuple(-(-count // r) * r for count, r in zip((wide, thin), self.rows, strict=True))  # type: ignore[return-value]
+
+    @property
+    def v_point(self) -> int:
+        return self.tiles[0] * self.ci_blocks * VECTOR_BYTES + VECTOR_BYTES
+
+    @property
+    def w_point(self) -> int:
+        return self.tiles[1] * self.line + VECTOR_BYTES
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of M and N for one tile and panel."""
+        return (self.points + 1) * self.line
+
+    @property
+    def wide_row(self) -> int:
+        """Bytes of a row of one block of the small wide image."""
+        return (self.columns + 1) * self.m * VECTOR_BYTES
+
+    def _areas(self) -> dict[str, int]:
+        """Scratch by name, in bytes. W takes the place of M, which is dead by then."""
+        wide_rows = self.step * self.m + 2
+        return {
+            "v": self.points * self.v_point,
+            "m": max(self.tiles[0] * self.tile_bytes, self.points * self.w_point),
+            "n": self.co_panels * self.tiles[1] * self.tile_bytes,
+            "wide": wide_rows * self.vectors * self.wide_row,
+            "kept": 2 * self.wide_panels * self.vectors * self.wide_row,
+            "temporary": self.points * VECTOR_BYTES,
+        }
+
+    def scratch(self, target: Target) -> int:
+        return sum(self._areas().values())
+
+    def slots(self) -> Mapping[str, str]:
+        first, second = self.epilogues
+        residual = blocked_slots("r") if second.residual else {}
+        prefixed = {f"{name}{i}": t for i, e in enumerate(self.epilogues) for name, t in e.slots().items()}
+        pointers = dict.fromkeys(("u0", "u1", "units", "zeros"), PTR)
+        sizes = dict.fromkeys(("height", "width"), I64)
+        return {**blocked_slots("x"), **blocked_slots("y"), **residual, **pointers, **prefixed, **sizes}
+
+    def body(self, k: Function, target: Target) -> None:
+        _Body(self, k).write()
+
+
+class _Body:
+    """The code of a `ConvPair`, with the addresses of its scratch."""
+
+    def __init__(self, kernel: ConvPair, k: Function) -> None:
+        self.kernel, self.k = kernel, k
+        self.areas: dict[str, Value] = {}
+        at = k.scratch
+        for name, nbytes in kernel._areas().items():
+            self.areas[name] = at
+            at = at + nbytes
+        entries = [k.load(k["units"] + k.unit * (8 * UNIT) + 8 * i, I64) for i in range(UNIT)]
+        self.image, self.tx, self.columns, self.ty, self.rows = entries
+
+    def write(self) -> None:
+        k, kernel = self.k, self.kernel
+        g = kernel.step
+        steps = (self.rows + (g - 1)) // g
+        with k.loop(steps + 1) as number:
+            # The first turn computes the one tile row above the strip, for the two rows that are kept of it.
+            above = number.equals(0)
+            first = k.select(above, self.ty - 1, self.ty + (number - 1) * g)
+            count = k.select(above, k.literal(1), k.minimum(self.ty + self.rows - first, g))
+            self._transform_thin(first, count)
+            with k.when(number > 0):
+                self._clear_sums()
+            with k.loop(kernel.wide_panels) as panel:
+                self._widen(panel, first, count)
+                with k.when(number > 0):
+                    self._narrow(panel, count)
+                self._keep(panel, count)
+            with k.when(number > 0):
+                self._finish(first, count)
+
+    def _transform_thin(self, first: Value, count: Value) -> None:
+        """V of the tiles of the first convolution: tile (g, s) reads from pixel (m·(first+g), m·(tx+s) − 2)."""
+        k, kernel, m = self.k, self.kernel, self.kernel.m
+        with k.loop(count) as g:
+            y, x = (first + g) * m, (self.tx * m - 2) * VECTOR_BYTES
+            rows = [self._input_row(y + i) + x for i in range(m + 2)]
+            with k.loop(kernel.ci_blocks) as block, k.loop(self.columns + 1) as s:
+                place = self._place("v", g * (self.columns + 1) + s, block, kernel.ci_blocks, kernel.rows[0])
+                at = block * k["x_block"] + s * (m * VECTOR_BYTES)
+                transform_input(k, m, [row + at for row in rows], self.areas["temporary"], place, kernel.v_point)
+
+    def _input_row(self, y: Value) -> Value:
+        k = self.k
+        inside = (y >= 0) & (y < k["height"])
+        return k.select(inside, k["x"] + (self.image * k["height"] + y) * k["x_row"], k["zeros"])
+
+    def _place(self, area: str, tile: Value, block: Index, blocks: int, rows: int) -> Value:
+        """Where the vectors of a tile and block go: [tile/R][block][tile%R][16]."""
+        group, row = tile // rows, tile % rows
+        return self.areas[area] + ((group * blocks + block) * rows + row) * VECTOR_BYTES
+
+    def _clear_sums(self) -> None:
+        k = self.k
+        with k.loop(self.kernel._areas()["n"], step=VECTOR_BYTES) as at:
+            k.store(k.vector(0.0), self.areas["n"] + at)
+
+    def _widen(self, panel: Value, first: Value, count: Value) -> None:
+        """The wide image of one panel: its products, and Y with its epilogue below the two rows kept."""
+        k, kernel, m = self.k, self.kernel, self.kernel.m
+        r, line, tiles = kernel.rows[0], kernel.line, count * (self.columns + 1)
+        panel_bytes = kernel.ci_blocks * LANES * line
+        with k.loop(kernel.points) as xi, k.loop((tiles + (r - 1)) // r) as group:
+            u = k["u0"] + (panel * kernel.points + xi) * panel_bytes
+            a = self.areas["v"] + xi * kernel.v_point + group * (kernel.ci_blocks * r * VECTOR_BYTES)
+            zeros = [k.vector(0.0)] * (r * kernel.vectors)
+            total = multiply(k, a, u, kernel.ci_blocks, r, zeros, group, max(1, kernel.tiles[0] // r))
+            self._store_sums(total, self.areas["m"] + group * (r * kernel.tile_bytes) + xi * line)
+        with k.loop(count) as g, k.loop(self.columns + 1) as s, k.loop(kernel.vectors) as vector:
+            source = self.areas["m"] + (g * (self.columns + 1) + s) * kernel.tile_bytes + vector * VECTOR_BYTES
+            transform_columns(k, m, source, line, self.areas["temporary"])
+            channels = kernel.epilogues[0].begin(k, panel * kernel.vectors + vector, suffix="0")
+            out = self.areas["wide"] + vector * kernel.wide_row + s * (m * VECTOR_BYTES)
+            left = (self.tx + s) * m - 1
+            with k.loop(m) as i:
+                y = (first + g) * m + 1 + i
+                row_inside = (y >= 0) & (y < k["height"])
+                row = out + (g * m + 2 + i) * (kernel.vectors * kernel.wide_row)
+                for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
+                    x = left + j
+                    inside = row_inside & (x >= 0) & (x < k["width"])
+                    value = k.select(inside, channels.apply(k, value), k.vector(0.0))
+                    k.store(value, row + j * VECTOR_BYTES)
+
+    def _store_sums(self, total: list[Value], place: Value) -> None:
+        kernel = self.kernel
+        for n, value in enumerate(total):
+            row, vector = divmod(n, kernel.vectors)
+            self.k.store(value, place + (row * kernel.tile_bytes + vector * VECTOR_BYTES))
+
+    def _narrow(self, panel: Value, count: Value) -> None:
+        """Put the kept rows above the panel's image, transform it, and add its products to the sums."""
+        k, kernel, m = self.k, self.kernel, self.kernel.m
+        row_bytes = kernel.vectors * kernel.wide_row
+        self._copy(self.areas["kept"] + panel * (2 * row_bytes), self.areas["wide"])
+        r, line = kernel.rows[1], kernel.line
+        with k.loop(count) as g, k.loop(kernel.vectors) as block, k.loop(self.columns) as s:
+            top = self.areas["wide"] + g * (m * row_bytes) + block * kernel.wide_row + s * (m * VECTOR_BYTES)
+            rows = [top + i * row_bytes for i in range(m + 2)]
+            place = self._place("m", g * self.columns + s, block, kernel.vectors, r)
+            transform_input(k, m, rows, self.areas["temporary"], place, kernel.w_point, ahead=False)
+        tiles = count * self.columns
+        with k.loop(kernel.points) as xi, k.loop(kernel.co_panels) as p, k.loop((tiles + (r - 1)) // r) as group:
+            u = k["u1"] + ((panel * kernel.points + xi) * kernel.co_panels + p) * (kernel.vectors * LANES * line)
+            a = self.areas["m"] + xi * kernel.w_point + group * (r * line)
+            place = self.areas["n"] + (p * kernel.tiles[1] + group * r) * kernel.tile_bytes + xi * line
+            sums = [
+                k.load(place + (row * kernel.tile_bytes + n * VECTOR_BYTES))
+                for row in range(r)
+                for n in range(kernel.vectors)
+            ]
+            total = multiply(k, a, u, kernel.vectors, r, sums, group, max(1, kernel.tiles[1] // r))
+            self._store_sums(total, place)
+
+    def _keep(self, panel: Value, count: Value) -> None:
+        """Keep the last two rows of the panel's image for the next step."""
+        kernel = self.kernel
+        row_bytes = kernel.vectors * kernel.wide_row
+        last = self.areas["wide"] + count * (kernel.m * row_bytes)
+        self._copy(last, self.areas["kept"] + panel * (2 * row_bytes))
+
+    def _copy(self, source: Value, target: Value) -> None:
+        """Two rows of a panel."""
+        k = self.k
+        with k.loop(2 * self.kernel.vectors * self.kernel.wide_row, step=VECTOR_BYTES) as at:
+            k.store(k.load(source + at), target + at)
+
+    def _finish(self, first: Value, count: Value) -> None:
+        """The output of a step."""
+        k, kernel, m = self.k, self.kernel, self.kernel.m
+        with k.loop(kernel.co_panels) as p, k.loop(count) as g, k.loop(self.columns) as s, k.loop(kernel.vectors) as v:
+            tile = (p * kernel.tiles[1] + g * self.columns + s) * kernel.tile_bytes
+            transform_columns(k, m, self.areas["n"] + tile + v * VECTOR_BYTES, kernel.line, self.areas["temporary"])
+            block = p * kernel.vectors + v
+            channels = kernel.epilogues[1].begin(k, block, suffix="1")
+            top, left = (first + g) * m, (self.tx + s) * m
+            at_row = self.image * k["height"] + top
+            out = k["y"] + at_row * k["y_row"] + block * k["y_block"] + left * VECTOR_BYTES
+            residual = None
+            if kernel.epilogues[1].residual:
+                residual = k["r"] + at_row * k["r_row"] + block * k["r_block"] + left * VECTOR_BYTES
+            with k.loop(k.minimum(k["height"] - top, m)) as i:
+                row = out + i * k["y_row"]
+                r = residual + i * k["r_row"] if residual is not None else None
+                for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
+                    y = channels.apply(k, value, r + j * VECTOR_BYTES if r is not None else None)
+                    k.store(k.select(left + j < k["width"], y, k.vector(0.0)), row + j * VECTOR_BYTES)
+                self._halo(row, left)
+
+    def _halo(self, row: Value, left: Value) -> None:
+        """Zeros left of the first tile of a row, and right of the last one."""
+        k, m = self.k, self.kernel.m
+        with k.when(left.equals(0)), k.loop(k["y_left"]) as x:
+            k.store(k.vector(0.0), row + (x + 1) * -VECTOR_BYTES)
+        done = left + m
+        with k.when(done >= k["width"]), k.loop(k["width"] + k["y_right"], start=done) as x:
+            k.store(k.vector(0.0), row + (x - left) * VECTOR_BYTES)
+
+
+def cut_strips(n: int, tile_rows: int, tile_columns: int, most: int, step: int, threads: int) -> Array:
+    """[units, 5] strips of at most `most` tile columns, each cut into parts of whole steps where threads would idle."""
+    strips = -(-tile_columns // most)
+    parts = max(1, min(-(-(2 * threads) // (strips * n)) if strips * n % threads else 1, -(-tile_rows // step)))
+    units = []
+    for image in range(n):
+        for s in range(strips):
+            left, right = s * tile_columns // strips, (s + 1) * tile_columns // strips
+            for part in range(parts):
+                top, bottom = part * tile_rows // parts, (part + 1) * tile_rows // parts
+                units.append((image, left, right - left, top, bottom - top))
+    return np.array(units, np.int64).reshape(-1, UNIT)
+
+
+def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -> None:
+    """Add the call for two convolutions."""
+    x_node = first.node.inputs[0]
+    n, ci, height, width = x_node.type.dims
+    tile_rows, tile_columns = -(-height // m), -(-width // m)
+    covered = tile_columns * m
+    # The last tile of the first convolution reads α pixels from m·columns − 2 on.
+    x = plan.blocked(x_node, 2, covered + m - width)
+    residual = second.residual(plan, covered - width)
+    y = plan.new_blocked(second.node, 0, covered - width)
+    vectors, rows = (2, (12, 11)) if plan.target.vector_bits >= 512 else (1, (plan.target.rows,) * 2)
+    wide, co_panels = len(first.order) // LANES // vectors, len(second.order) // LANES // vectors
+    kernel = ConvPair(
+        -(-ci // LANES), wide, co_panels, vectors, rows, m, (first.epilogue, second.epilogue)
+    )
+    epilogues = [conv.epilogue_arguments(plan) for conv in (first, second)]
+    units = cut_strips(n, tile_rows, tile_columns, kernel.columns, kernel.step, plan.threads)
+    arguments: dict[str, Argument] = {
+        **x.arguments("x"),
+        **y.arguments("y"),
+        **(residual.arguments("r") if residual else {}),
+        **{f"{name}{i}": value for i, values in enumerate(epilogues) for name, value in values.items()},
+        "u0": plan.weight(first.weight, f"pair widen {m} {vectors}", lambda w: _pack_widen(w, first.order, m, vectors)),
+        "u1": plan.weight(second.weight, f"pair narrow {m} {vectors}", lambda w: _pack_narrow(w, second.order, m, vectors)),
+        **{"units": units, "zeros": plan.zero_row(x), "height": height, "width": width},
+    }
+    label = f"winograd F({m},3) pair"
+    plan.call(first.node, kernel, arguments, len(units), label=label, covers=(second.node,))
+
+
+def _pack_widen(weight: Array, order: Array, m: int, vectors: int) -> Array:
+    """U₁[panel][ξ][Ci][16·vectors]"""
+    u = transformed(weight, order, m)
+    u = u.reshape(*u.shape[:2], -1, vectors * LANES).transpose(2, 0, 1, 3)
+    return aligned(u, u[0, 0].nbytes)
+
+
+def _pack_narrow(weight: Array, order: Array, m: int, vectors: int) -> Array:
+    """U₂[panel of wide channels][ξ][panel of output channels][channel of the panel][16·vectors]"""
+    u, width = transformed(weight, order, m), vectors * LANES
+    u = u.reshape(len(u), -1, width, len(order) // width, width).transpose(1, 0, 3, 2, 4)
+    return aligned(u, u[0, 0, 0].nbytes)
