@@ -11,7 +11,7 @@ from graphsr.op import OPS, Array
 from graphsr.ops import Concat
 from graphsr.testing import LAYERS, Case, tolerance
 
-FAMILIES = ("conv", "pool", "rearrange", "reduce", "resize", "shape")
+FAMILIES = ("conv", "pool", "rearrange", "reduce", "reduce_kinds", "order", "resize", "shape")
 NAMES = sorted(name for name, op in OPS.items() if op.__module__.rsplit(".", 1)[-1] in FAMILIES)
 
 

@@ -14,7 +14,7 @@ from graphsr.ops import AvgPool2d, Concat, MaxPool2d, Reshape, Resize, Slice, Sp
 from graphsr.testing import LAYERS, Case
 
 H, W = Dim.symbol("H"), Dim.symbol("W")
-FAMILIES = ("conv", "pool", "rearrange", "reduce", "resize", "shape")
+FAMILIES = ("conv", "pool", "rearrange", "reduce", "reduce_kinds", "order", "resize", "shape")
 NAMES = sorted(name for name, op in OPS.items() if op.__module__.rsplit(".", 1)[-1] in FAMILIES)
 
 

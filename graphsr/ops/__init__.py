@@ -31,9 +31,20 @@ from graphsr.ops.elementwise import Add, Div, Mul, Shortcut, Sub
 from graphsr.ops.fused import Fused
 from graphsr.ops.local import LocalConv2d
 from graphsr.ops.norm import BatchNorm, BatchNormTrain, WeightNorm
+from graphsr.ops.order import ArgMax, ArgMin, Hardmax, TopK
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
 from graphsr.ops.reduce import ReduceMax, ReduceMean, ReduceSum
+from graphsr.ops.reduce_kinds import (
+    CumulativeSum,
+    ReduceL1,
+    ReduceL2,
+    ReduceLogSum,
+    ReduceLogSumExp,
+    ReduceMin,
+    ReduceProd,
+    ReduceSumSquare,
+)
 from graphsr.ops.resize import Resize
 from graphsr.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose
 from graphsr.ops.unary import Abs, Ceil, Cos, Erf, Exp, Floor, Log, Neg, Reciprocal, Round, Sign, Sin, Sqrt
@@ -43,6 +54,8 @@ __all__ = [
     "Activation",
     "Add",
     "And",
+    "ArgMax",
+    "ArgMin",
     "AvgPool2d",
     "BatchNorm",
     "BatchNormTrain",
@@ -52,6 +65,7 @@ __all__ = [
     "Conv2d",
     "ConvTranspose2d",
     "Cos",
+    "CumulativeSum",
     "Dense",
     "DepthToSpace",
     "Div",
@@ -72,6 +86,7 @@ __all__ = [
     "HardSigmoid",
     "HardSwish",
     "HardTan",
+    "Hardmax",
     "Leaky",
     "Less",
     "LessEqual",
@@ -97,9 +112,16 @@ __all__ = [
     "Quotient",
     "Ramp",
     "Reciprocal",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
     "ReduceMax",
     "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
     "ReduceSum",
+    "ReduceSumSquare",
     "RegionHead",
     "Relie",
     "Relu",
@@ -123,6 +145,7 @@ __all__ = [
     "Sub",
     "SymmElliot",
     "Tanh",
+    "TopK",
     "Transpose",
     "WeightNorm",
     "Where",
