@@ -15,20 +15,21 @@ from graphsr.errors import GraphError, ModelError
 from graphsr.ir import Graph, Node
 from graphsr.model import Model
 
-from . import darknet_heads, darknet_layers, darknet_merge, darknet_spatial  # noqa: F401  # each enters its sections
+from . import darknet_heads, darknet_layers, darknet_merge, darknet_norm, darknet_recurrent, darknet_spatial  # noqa: F401  # each enters its sections
 from .byte_source import open_source
 from .darknet_grammar import MAX_BYTES, Section, parse_cfg
 from .darknet_network import Network, Settings, build, check, measure, unread
 from .darknet_weights import ALEXEYAB, FORKS, PJREDDIE, WeightsFile
 
-OPTIONS = ("weights", "fork", "batchnorm", "input_range")
-FORMS = ("inside", "outside")
+CHOICES = {"fork": FORKS, "batchnorm": ("inside", "outside"), "state": ("zero", "carried")}
+OPTIONS = ("weights", "input_range", "time_steps", *CHOICES)
 ONLY = {
     PJREDDIE: {"deconvolutional", "deconv", "logistic", "l2norm"},
     ALEXEYAB: {"scale_channels", "sam", "Gaussian_yolo", "conv_lstm", "local_avgpool", "local_avg", "reorg3d", "empty",
                "silence", "implicit"},
 }  # fmt: skip
 """Sections that only one of the forks has."""
+RECURRENT = ("rnn", "crnn", "gru", "lstm", "conv_lstm")
 DIFFERENT = ("batchnorm", "lstm", "gru")
 """Sections whose parameters the forks store in different order or number."""
 
@@ -45,7 +46,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
     Options: `weights`, by default the file of the same name that ends in .weights; `fork` ("alexeyab" or "pjreddie"),
     by default the one that wrote the weights, as far as their header and the words of the cfg tell; `batchnorm`
-    ("inside": √(v + ε), "outside": √v + ε as pjreddie's fork on a CPU); `input_range`, the value of white (1).
+    ("inside": √(v + ε), "outside": √v + ε as pjreddie's fork on a CPU); `input_range`, the value of white (1);
+    `time_steps`, in place of the number in [net]; `state` of recurrent layers ("zero" in every call, or "carried").
 
     Raises `ModelError` for a cfg with errors or with anything that is not supported (all of it at once, by line), and
     for weights that do not fit, with the first layer where they end.
@@ -71,9 +73,12 @@ def _check_options(file: Path, options: Mapping[str, Any]) -> None:
     unknown = sorted(options.keys() - set(OPTIONS))
     if unknown:
         raise ModelError(f"{file}: darknet files have no option {', '.join(unknown)}; there are {', '.join(OPTIONS)}")
-    for name, choices in (("fork", FORKS), ("batchnorm", FORMS)):
+    for name, choices in CHOICES.items():
         if options.get(name) not in (None, *choices):
             raise ModelError(f"{name} must be one of {', '.join(choices)}, got {options[name]!r}")
+    steps = options.get("time_steps")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ModelError(f"time_steps must be a whole number of at least 1, got {steps!r}")
 
 
 def _weights_path(file: Path, options: Mapping[str, Any]) -> Path:
@@ -87,7 +92,8 @@ def _weights_path(file: Path, options: Mapping[str, Any]) -> Path:
 def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The fields of the model."""
     fork, reason = _fork(sections, weights, options)
-    settings = Settings(fork, options.get("batchnorm") or "inside", folder)
+    state = options.get("state") or "zero"
+    settings = Settings(fork, options.get("batchnorm") or "inside", state, options.get("time_steps"), folder)
     planned, requests = measure(sections, settings)
     network = build(sections, settings, weights.parameters(requests, fork), planned.open_sizes)
     graph = Graph((network.input, *network.states), _outputs(network))
@@ -99,6 +105,9 @@ def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, 
     assumptions = unread(sections)
     if reason:
         assumptions.append(reason)
+    if any(s.name in RECURRENT for s in sections) and "state" not in options:
+        assumptions.append("state='zero': recurrent layers start anew in every call. Set state='carried' to make their "
+                           "states inputs and outputs, as darknet keeps them between calls.")  # fmt: skip
     return {
         "graph": graph,
         "architecture": "darknet",
@@ -106,6 +115,7 @@ def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, 
         "input_range": float(options.get("input_range") or 1.0),
         "inferred": read,
         "assumptions": tuple(assumptions),
+        "fixed": frozenset(network.fixed),
     }
 
 

@@ -10,9 +10,9 @@ from graphsr.ops import (
     Activation,
     Add,
     Clip,
-    Concat,
     Div,
     Elu,
+    Exp,
     Gelu,
     HardTan,
     Leaky,
@@ -31,8 +31,6 @@ from graphsr.ops import (
     Selu,
     Shortcut,
     Silu,
-    Softmax,
-    Split,
     Stair,
     Sub,
     Tanh,
@@ -75,25 +73,26 @@ def hard_mish(net: Network, x: Node) -> Node:
 
 def normalize_channels(net: Network, x: Node) -> Node:
     """max(0, x) / (Σ_c max(0, x) + ε)"""
-    positive = net.node(Relu(), x, part="positive")
-    total = net.node(ReduceSum((1,)), positive, part="sum")
-    return net.node(Div(), positive, net.node(Add(), total, net.constant(EPS, "eps"), part="total"))
+    return share_of_sum(net, net.node(Relu(), x, part="positive"), 1, "share")
 
 
 def channel_softmax(net: Network, x: Node, shift: bool) -> Node:
-    """e^(x − m) / (Σ_c e^(x − m) + ε), m = max_c x or 0: a softmax with one more channel, ln ε, which is dropped."""
-    channels = net.channels(x)
-    top = net.node(ReduceMax((1,)), x, part="max")
-    nothing = net.node(Sub(), top, top, part="nothing")
+    """e^(x − m) / (Σ_c e^(x − m) + ε), m = max_c x or 0"""
+    return softmax_with_eps(net, x, 1, shift, "softmax")
+
+
+def softmax_with_eps(net: Network, x: Node, axis: int, shift: bool, part: str) -> Node:
+    """e^(x − m) / (Σ e^(x − m) + ε) along `axis`, m = max x or 0"""
     if shift:
-        x = net.node(Sub(), x, top, part="shifted")
-    extra = net.node(Add(), nothing, net.constant(LN_EPS, "ln_eps"), part="extra")
-    both = net.node(Softmax(1), net.node(Concat(1), x, extra, part="with_eps"), part="softmax")
-    return net.node(Split(1, (channels, 1), 0), both)
+        x = net.node(Sub(), x, net.node(ReduceMax((axis,)), x, part=f"{part}.max"), part=f"{part}.shifted")
+    return share_of_sum(net, net.node(Exp(), x, part=f"{part}.exp"), axis, part)
 
 
-LN_EPS = -9.210340371976182
-"""ln ε"""
+def share_of_sum(net: Network, x: Node, axis: int, part: str) -> Node:
+    """x / (Σ x + ε) along `axis`"""
+    total = net.node(ReduceSum((axis,)), x, part=f"{part}.sum")
+    return net.node(Div(), x, net.node(Add(), total, net.constant(EPS, f"{part}.eps"), part=f"{part}.total"))
+
 
 COMPOSED: dict[str, Callable[[Network, Node], Node]] = {
     "hard_mish": hard_mish,

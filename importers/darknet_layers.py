@@ -125,14 +125,14 @@ def connected(net: Network, s: Section) -> Node:
 def dense(net: Network, s: Section, x: Node, outputs: int, part: str = "") -> Node:
     """[N, I] -> [N, outputs]: bias, weight, then batch normalisation in the order of the file."""
     bias = net.parameter(f"{part}bias", outputs)
-    weight = _matrix(net, f"{part}weight", outputs, net.channels(x))
+    weight = weight_matrix(net, f"{part}weight", outputs, net.channels(x))
     if not s.flag("batch_normalize"):
         return net.node(Dense(), x, weight, bias, part=f"{part}dense")
     scale, mean, var = (net.parameter(f"{part}{what}", outputs) for what in ("scale", "mean", "var"))
     return batch_norm(net, net.node(Dense(), x, weight, part=f"{part}dense"), (scale, bias, mean, var), part)
 
 
-def _matrix(net: Network, what: str, outputs: int, inputs: int) -> Node:
+def weight_matrix(net: Network, what: str, outputs: int, inputs: int) -> Node:
     if not net.parameters.transposed:
         return net.parameter(what, outputs, inputs)
     return Node.const(net.take(what, inputs, outputs).T, f"{net.name}.{what}", net.section.origin)

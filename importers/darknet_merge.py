@@ -10,20 +10,15 @@ from graphsr.ops import (
     Add,
     Concat,
     ConvTranspose2d,
-    Div,
     Mul,
-    ReduceMax,
-    ReduceSum,
     Relu,
     Reshape,
     Shortcut,
     Slice,
-    Softmax,
     Split,
-    Sub,
 )
 
-from .darknet_activations import EPS, LN_EPS
+from .darknet_activations import share_of_sum, softmax_with_eps
 from .darknet_grammar import Section
 from .darknet_network import MAX_CHANNELS, Network, section
 
@@ -137,18 +132,10 @@ def _weighted(net: Network, others: list[Node], per_channel: bool, normalisation
 
 
 def _normalised(net: Network, weights: Node, how: str) -> Node:
-    """max(0, w)/(Σ max(0, w) + ε), or e^(w − m)/(Σ e^(w − m) + ε) as a softmax with one more weight, ln ε."""
-    count, width = weights.type.dims
+    """max(0, w)/(Σ max(0, w) + ε), e^(w − max w)/(Σ e^(w − max w) + ε), or w"""
     if how == "relu":
-        positive = net.node(Relu(), weights, part="weight.positive")
-        total = net.node(ReduceSum((0,)), positive, part="weight.sum")
-        return net.node(Div(), positive, net.node(Add(), total, net.constant(EPS, "eps"), part="weight.total"))
-    if how == "softmax":
-        shifted = net.node(Sub(), weights, net.node(ReduceMax((0,)), weights, part="weight.max"), part="weight.shifted")
-        extra = net.constant(np.full((1, width), LN_EPS), "ln_eps")
-        both = net.node(Softmax(0), net.node(Concat(0), shifted, extra, part="weight.all"), part="weight.softmax")
-        return net.node(Split(0, (count, 1), 0), both, part="weight.normal")
-    return weights
+        return share_of_sum(net, net.node(Relu(), weights, part="weight.positive"), 0, "weight.share")
+    return softmax_with_eps(net, weights, 0, True, "weight.softmax") if how == "softmax" else weights
 
 
 @section("scale_channels")

@@ -48,6 +48,10 @@ class Settings:
     """Whose darknet defines a word that the two forks take differently: "alexeyab" or "pjreddie"."""
     form: str = "inside"
     """Batch normalisation by √(v + ε) as on a GPU and in AlexeyAB's fork, or by √v + ε as in pjreddie's on a CPU."""
+    state: str = "zero"
+    """Where the states of recurrent layers begin: at "zero" in every call, or "carried" from call to call."""
+    time_steps: int | None = None
+    """Of recurrent layers, in place of the number in [net]."""
     folder: Path | None = None
     """Where the tree files lie that a cfg names."""
 
@@ -69,6 +73,8 @@ class Network:
         """Outputs besides the last layer: detection heads, and the states of recurrent layers."""
         self.states: list[Node] = []
         """Inputs besides the image: the states of recurrent layers."""
+        self.fixed: set[str] = set()
+        """Names of the constants that were not learned."""
         self.input = Node.input("input", TensorType("float32", self._input_shape()), net.origin)
 
     def _input_shape(self) -> tuple[Size, ...]:
@@ -99,7 +105,8 @@ class Network:
         return Node(op, inputs, f"{self.name}.{part}" if part else self.name, self.section.origin)
 
     def constant(self, value: Array | float, part: str) -> Node:
-        """A number that belongs to the layer and not to the file."""
+        """Numbers that belong to the layer and not to the file."""
+        self.fixed.add(f"{self.name}.{part}")
         return Node.const(np.atleast_1d(np.asarray(value, np.float32)), f"{self.name}.{part}", self.section.origin)
 
     def parameter(self, what: str, *shape: int) -> Node:

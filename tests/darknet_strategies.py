@@ -320,10 +320,70 @@ def grid_head(d: Draft) -> None:
     )  # fmt: skip
 
 
+def normalization(d: Draft) -> None:
+    size = d.between(1, min(5, 2 * d.shape[0] + 1))
+    d.add("normalization", d.shape, size=size, alpha=d.pick(None, 0.1), beta=d.pick(None, 0.5), kappa=d.pick(None, 4))
+
+
+def l2norm(d: Draft) -> None:
+    if d.shape[0] > 1:  # one channel is divided by its own size
+        d.add("activation", d.shape, activation="logistic")  # and a pixel of zeros by 0
+        d.add("l2norm", d.shape)
+
+
+def recurrent(d: Draft) -> None:
+    name, n, norm = d.pick("rnn", "gru", "lstm"), d.between(1, 4), d.draw(st.booleans())
+    inputs, pj = int(np.prod(d.shape)), d.fork == "pjreddie"
+    hidden = n if pj else d.between(1, 3)
+    special = {
+        "rnn": {
+            "activation": d.activation(), "hidden": None if pj else hidden, "shortcut": d.pick(None, 1),
+            "logistic": None if pj else d.pick(None, 1, 2),
+        },
+        "gru": {"tanh": d.pick(None, 1)},
+        "lstm": {},
+    }[name]  # fmt: skip
+    u, w = [(inputs, n)], [(n, n)]
+    records = {
+        "rnn": [(inputs, hidden), (hidden, hidden), (hidden, n)],
+        "gru": 3 * w + 3 * u if pj else 3 * u + 3 * w,
+        "lstm": 4 * w + 4 * u,
+    }[name]
+    d.add(name, (n, 1, 1), output=n, batch_normalize=int(norm), **special)
+    for i, o in records:
+        d.parameters(o, i, i * o, norm, norm_first=False)
+
+
+def conv_recurrent(d: Draft) -> None:
+    (c, h, w), n, hidden, norm = d.shape, d.between(1, 3), d.between(1, 3), d.draw(st.booleans())
+    name, peephole, pj = d.pick("crnn", "conv_lstm"), d.pick(None, 1), d.fork == "pjreddie"
+    size = 3 if pj and name == "crnn" else d.pick(1, 3)
+    options: dict[str, Any] = {"output": n, "size": size, "pad": 1, "batch_normalize": int(norm)}
+    if name == "conv_lstm":
+        d.add(
+            name,
+            (n, h, w),
+            **options,
+            peephole=peephole,
+            state_constrain=d.pick(None, 0),
+            activation=d.pick(None, "leaky"),
+        )
+        records = [(n, n)] * (3 if peephole else 0) + [(n, n)] * 4 + [(c, n)] * 4
+    else:
+        names = {"output_filters": n, "hidden_filters": hidden} if pj else {**options, "hidden": hidden}
+        if pj:
+            names["batch_normalize"] = int(norm)
+        d.add(name, (n, h, w), **names, shortcut=d.pick(None, 1), activation=d.activation())
+        records = [(c, hidden), (hidden, hidden), (hidden, n)]
+    for i, o in records:
+        d.parameters(o, i * size * size, i * o * size * size, norm)
+
+
 LAYERS: tuple[Callable[[Draft], None], ...] = (
     convolutional, convolutional, shared, deconvolutional, local, connected, batchnorm, pointwise, pooling,
     default_maxpool, max_over_channels, avgpool, upsample, reorganise, shuffle, crop, route, shortcut, strided_shortcut,
-    squeeze_excite, spatial_attention, pixel_attention, implicit, softmax, anchor_head, grid_head,
+    squeeze_excite, spatial_attention, pixel_attention, implicit, softmax, anchor_head, grid_head, normalization,
+    l2norm, recurrent, conv_recurrent,
 )  # fmt: skip
 
 
@@ -348,10 +408,10 @@ def darknet_networks(draw: st.DrawFn, layers: tuple[Callable[[Draft], None], ...
         draw(st.sampled_from(layers))(d)
     if not d.shapes:
         avgpool(d)
-    c, h, w = shape
-    cfg = "\n".join(["[net]", "batch=4", f"channels={c}", f"height={h}", f"width={w}", *d.lines, ""])
+    (c, h, w), steps = shape, draw(st.sampled_from([1, 1, 2, 3]))
+    cfg = "\n".join(["[net]", f"time_steps={steps}", f"channels={c}", f"height={h}", f"width={w}", *d.lines, ""])
     block = np.frombuffer(draw(st.binary(min_size=64, max_size=64)), np.int8).astype(np.float64)
-    return DarknetCase(cfg, numbers(d, block), image(block, (draw(st.integers(1, 2)), *shape)), d.fork)
+    return DarknetCase(cfg, numbers(d, block), image(block, (steps * draw(st.integers(1, 2)), *shape)), d.fork)
 
 
 def values(block: np.ndarray[Any, Any], count: int, start: int) -> np.ndarray[Any, Any]:

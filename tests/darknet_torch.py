@@ -369,3 +369,109 @@ class Darknet:
                 part = slice(i * classes, (i + 1) * classes)
                 y[:, part] = y[:, part].softmax(1)
         return y[:, :, None, None]
+
+    def do_normalization(self, x: Tensor, block: Block) -> Tensor:
+        """darknet's loop, with its running sum."""
+        alpha, beta = block.real("alpha", 1e-4), block.real("beta", 0.75)
+        size, square = block.get("size", 5), x * x
+        norms = torch.full_like(x, block.real("kappa", 1))
+        for k in range(size // 2):
+            norms[:, 0] += alpha * square[:, k]
+        for k in range(1, x.shape[1]):
+            norms[:, k] = norms[:, k - 1]
+            before, after = k - (size - 1) // 2 - 1, k + size // 2
+            if before >= 0:
+                norms[:, k] -= alpha * square[:, before]
+            if after < x.shape[1]:
+                norms[:, k] += alpha * square[:, after]
+        return x * norms**-beta
+
+    def do_l2norm(self, x: Tensor, block: Block) -> Tensor:
+        return x / (x * x).sum(1, keepdim=True).sqrt()
+
+    def connected_record(self, inputs: int, outputs: int, block: Block) -> Callable[[Tensor], Tensor]:
+        """A connected layer of a recurrent one: its numbers are read now, it is applied at every step."""
+        bias, weight = self.floats(outputs), self.floats(outputs, inputs)
+        norm = [self.floats(outputs) for _ in range(3)] if block.get("batch_normalize") else []
+        return lambda x: self.finish(x @ weight.T, bias, *norm)
+
+    def conv_record(self, inputs: int, outputs: int, block: Block) -> Callable[[Tensor], Tensor]:
+        k, groups, dilation = block.get("size", 3), block.get("groups", 1), block.get("dilation", 1)
+        norm = self.normed_parameters(outputs, block)
+        weight = self.floats(outputs, inputs // groups, k, k)
+        return lambda x: self.finish(F.conv2d(x, weight, None, 1, k // 2 * dilation, dilation, groups), *norm)
+
+    def by_step(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.chunk(self.net.get("time_steps", 1))
+
+    def simple(self, block: Block, x: Tensor, layers: list[Callable[[Tensor], Tensor]], state: Tensor) -> Tensor:
+        given, own, out = layers
+        act = ACTIVATIONS[block.options.get("activation", "logistic")]
+        own_act = {0: act, 1: torch.sigmoid, 2: ACTIVATIONS["loggy"]}[block.get("logistic")]
+        outputs = []
+        for step in self.by_step(x):
+            state = act(given(step)) + own_act(own(state)) + (state if block.get("shortcut") else 0)
+            outputs.append(act(out(state)))
+        return torch.cat(outputs)
+
+    def do_rnn(self, x: Tensor, block: Block) -> Tensor:
+        x = x.flatten(1)
+        outputs = block.get("output", 1)
+        hidden = block.get("hidden", 1) if self.fork == "alexeyab" else outputs
+        sizes = ((x.shape[1], hidden), (hidden, hidden), (hidden, outputs))
+        layers = [self.connected_record(a, b, block) for a, b in sizes]
+        return self.simple(block, x, layers, self.zeros(x, hidden))[:, :, None, None]
+
+    def do_crnn(self, x: Tensor, block: Block) -> Tensor:
+        suffix = "" if self.fork == "alexeyab" else "_filters"
+        hidden, outputs = block.get(f"hidden{suffix}", 1), block.get(f"output{suffix}", 1)
+        sizes = ((x.shape[1], hidden), (hidden, hidden), (hidden, outputs))
+        layers = [self.conv_record(a, b, block) for a, b in sizes]
+        return self.simple(block, x, layers, self.zeros(x, hidden, *x.shape[2:]))
+
+    def zeros(self, x: Tensor, *shape: int) -> Tensor:
+        return torch.zeros(len(x) // self.net.get("time_steps", 1), *shape, dtype=torch.float64)
+
+    def do_gru(self, x: Tensor, block: Block) -> Tensor:
+        x = x.flatten(1)
+        n = block.get("output", 1)
+        first, second = ((x.shape[1], "u"), (n, "w")) if self.fork == "alexeyab" else ((n, "w"), (x.shape[1], "u"))
+        layer = {side + gate: self.connected_record(i, n, block) for i, side in (first, second) for gate in "zrh"}
+        h, outputs = self.zeros(x, n), []
+        for step in self.by_step(x):
+            z = (layer["wz"](h) + layer["uz"](step)).sigmoid()
+            r = (layer["wr"](h) + layer["ur"](step)).sigmoid()
+            c = layer["wh"](r * h) + layer["uh"](step)
+            h = z * h + (1 - z) * (c.tanh() if block.get("tanh") else c.sigmoid())
+            outputs.append(h)
+        return torch.cat(outputs)[:, :, None, None]
+
+    def do_lstm(self, x: Tensor, block: Block) -> Tensor:
+        x, n = x.flatten(1), block.get("output", 1)
+        gates = "figo" if self.fork == "alexeyab" else "ifog"
+        layer = {"w" + gate: self.connected_record(n, n, block) for gate in gates}
+        layer |= {"u" + gate: self.connected_record(x.shape[1], n, block) for gate in gates}
+        return self.long_short(x, layer, 0.0, self.zeros(x, n))[:, :, None, None]
+
+    def do_conv_lstm(self, x: Tensor, block: Block) -> Tensor:
+        n, act = block.get("output", 1), ACTIVATIONS[block.options.get("activation", "linear")]
+        names = ["vf", "vi", "vo"] if block.get("peephole") else []
+        names += ["wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo"]
+        layer = {}
+        for name in names:
+            record = self.conv_record(x.shape[1] if name[0] == "u" else n, n, block)
+            layer[name] = lambda value, record=record: act(record(value))
+        limit = block.real("state_constrain", 32 * self.net.get("time_steps", 1))
+        return self.long_short(x, layer, limit, self.zeros(x, n, *x.shape[2:]))
+
+    def long_short(self, x: Tensor, layer: dict[str, Any], limit: float, zero: Tensor) -> Tensor:
+        c, h, outputs = zero, zero, []
+        for step in self.by_step(x):
+            f, i, g, o = (layer["w" + gate](h) + layer["u" + gate](step) for gate in "figo")
+            if "vf" in layer:
+                f, i = f + layer["vf"](c), i + layer["vi"](c)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = (o + (layer["vo"](c) if "vo" in layer else 0)).sigmoid() * c.tanh()
+            c = c.clamp(-limit, limit) if limit else c
+            outputs.append(h)
+        return torch.cat(outputs)

@@ -46,14 +46,14 @@ def agree(case: DarknetCase, **options: str) -> None:
 
 
 @pytest.mark.parametrize("layer", dict.fromkeys(LAYERS), ids=lambda layer: layer.__name__)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_each_layer_agrees_with_the_reconstruction(layer, data: st.DataObject) -> None:
     """Two or three of the same kind, after one that gives them something to refer to."""
     agree(data.draw(darknet_networks((LAYERS[0], layer, layer, layer))))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(case=darknet_networks(), form=st.sampled_from(["inside", "outside"]))
 def test_networks_agree_with_the_reconstruction(case: DarknetCase, form: str) -> None:
     agree(case, batchnorm=form)
