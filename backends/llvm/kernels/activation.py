@@ -8,31 +8,51 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from graphsr.op import Op
 from graphsr.ops import (
     Clip,
     Elliot,
+    Elu,
+    Gelu,
     HardSigmoid,
     HardSwish,
     HardTan,
     Leaky,
     LhTan,
     Linear,
+    Loggy,
+    Logistic,
+    Mish,
     Plse,
     Ramp,
     Relie,
     Relu,
     Relu6,
+    Selu,
+    Silu,
+    SoftPlus,
     SoftSign,
     Stair,
     SymmElliot,
+    Tanh,
 )
+from graphsr.ops.activation import SELU_ALPHA, SELU_LAMBDA
 
 from ..loops import Function, Value
-
-LARGEST = float(np.finfo(np.float32).max)
+from .math import (
+    LARGEST,
+    at_least,
+    at_most,
+    clip,
+    constant,
+    expm1,
+    gelu,
+    gelu_tanh,
+    logistic,
+    mish,
+    softplus,
+    tanh,
+)
 
 Emitter = Callable[[Function, Any, Value], Value]
 """(k, op, x) -> activation(x)"""
@@ -46,28 +66,6 @@ def has_activation(op: Op) -> bool:
 def emit_activation(k: Function, op: Op, x: Value) -> Value:
     """activation(x), for an op that `has_activation` accepts."""
     return EMITTERS[type(op)](k, op, x)
-
-
-def constant(k: Function, value: float) -> Value:
-    """A number in every lane, rounded as NumPy rounds the number in a formula: too large ones become ±∞."""
-    with np.errstate(over="ignore"):
-        return k.vector(float(np.float32(value)))
-
-
-def clip(k: Function, x: Value, low: float, high: float) -> Value:
-    """min(max(x, low), high)"""
-    if low > -np.inf:
-        x = at_least(k, x, low)
-    if high < np.inf:
-        bound = constant(k, high)
-        x = k.select(x > bound, bound, x)
-    return x
-
-
-def at_least(k: Function, x: Value, low: float) -> Value:
-    """max(x, low)"""
-    bound = constant(k, low)
-    return k.select(x < bound, bound, x)
 
 
 def above(k: Function, x: Value) -> Value:
@@ -84,6 +82,12 @@ def softsign(k: Function, x: Value) -> Value:
     """x / (1 + |x|), with the limits ±1"""
     x = clip(k, x, -LARGEST, LARGEST)
     return x / (k.vector(1.0) + k.intrinsic("fabs", x))
+
+
+def elu(k: Function, x: Value, positive: float, negative: float) -> Value:
+    """positive·x for x > 0, else negative·(e^x − 1)"""
+    right = x if positive == 1 else constant(k, positive) * x
+    return k.select(x > k.vector(0.0), right, constant(k, negative) * expm1(k, at_most(k, x, 0)))
 
 
 def _plse(k: Function, op: Plse, x: Value) -> Value:
@@ -118,19 +122,28 @@ def _hard_swish(k: Function, op: HardSwish, x: Value) -> Value:
 EMITTERS: dict[type[Op], Emitter] = {
     Clip: lambda k, op, x: clip(k, x, op.low, op.high),
     Elliot: lambda k, op, x: k.vector(0.5) * softsign(k, constant(k, op.steepness) * x) + k.vector(0.5),
+    Elu: lambda k, op, x: elu(k, x, 1, op.alpha),
+    Gelu: lambda k, op, x: gelu_tanh(k, x) if op.approximate == "tanh" else gelu(k, x),
     HardSigmoid: _hard_sigmoid,
     HardSwish: _hard_swish,
     HardTan: lambda k, op, x: clip(k, x, -1, 1),
     Leaky: lambda k, op, x: leaky(k, constant(k, op.slope), x),
     LhTan: _lhtan,
     Linear: lambda k, op, x: x,
+    Loggy: lambda k, op, x: tanh(k, k.vector(0.5) * x),
+    Logistic: lambda k, op, x: logistic(k, x),
+    Mish: lambda k, op, x: mish(k, x),
     Plse: _plse,
     Ramp: lambda k, op, x: at_least(k, x, 0) + constant(k, 0.1) * x,
     Relie: lambda k, op, x: leaky(k, constant(k, 0.01), x),
     Relu: lambda k, op, x: at_least(k, x, 0),
     Relu6: lambda k, op, x: clip(k, x, 0, 6),
+    Selu: lambda k, op, x: elu(k, x, SELU_LAMBDA, SELU_LAMBDA * SELU_ALPHA),
+    Silu: lambda k, op, x: above(k, x) * logistic(k, x),
+    SoftPlus: lambda k, op, x: softplus(k, x),
     SoftSign: lambda k, op, x: softsign(k, x),
     Stair: _stair,
     SymmElliot: lambda k, op, x: softsign(k, constant(k, op.steepness) * x),
+    Tanh: lambda k, op, x: tanh(k, x),
 }
 """The code of every activation, by its class."""
