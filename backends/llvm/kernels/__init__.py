@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING
 from graphsr.ir import Node
 from graphsr.ops import Fused
 
+from .elementwise_ops import FORMULAS
+
 if TYPE_CHECKING:
     from ..plan import Planner
 
 LOWER: dict[str, str] = {
+    **{kind.name: "elementwise" for kind in FORMULAS},
     "conv2d": "conv",
+    "depth_to_space": "rearrange",
+    "space_to_depth": "rearrange",
+    "conv_transpose2d": "conv_transpose",
 }
 """Name of the op (of the layer at the heart of a fused one) -> module here whose `lower` computes it."""
 

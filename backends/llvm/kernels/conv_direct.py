@@ -1,256 +1,317 @@
-"""conv2d as a plain sum: any kernel size, stride, dilation and padding, to a blocked image.
+"""conv2d as a plain sum: any kernel size, stride, dilation, padding and groups of whole blocks, on blocked images.
 
-    for output row (n, y) of the unit:                     [planar input: copy the rows it needs, zeros around them]
-      for panel of 16·`vectors` output channels, for R output pixels:
-        for ky, Ci/16, kx, 16 channels:                    [planar input: Ci, ky, kx]
+    for chunk of output pixels of the unit:                where each pixel is read, for every ky, and written
+      for panel of 16·`vectors` output channels of the unit, for R output pixels:
+        for ky, Ci/16, kx, 16 channels:
             R x `vectors` accumulators += x[y·s + ky·d, x·s + kx·d, c] · w[panel, ky, c, kx]
-        epilogue, to the row
+        epilogue, to the pixels
 
-Implicit matrix product: nothing is gathered, the accumulators stay in registers for the whole sum.
+Implicit matrix product: nothing is gathered, the accumulators stay in registers for the whole sum. Pixels are numbered
+through the rows and the batch, so that register tiles are full whatever the width, and each pixel of a tile has an
+address of its own. A panel of weights is read for a whole chunk while it is in the cache. The pixels may lie `spread`
+apart in the output: a transposed convolution is made of such parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphsr.op import Array
+from graphsr.ops import Conv2d
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
-from .layout import zero_halo
-from .register_tile import UNROLL, register_tile, register_tile_of
+from .register_tile import UNROLL, pointer_tile_of, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
     from .conv import Convolution
 
-SIZES = ("height", "width", "out_height", "out_width")
+TILES = 16
+"""Register tiles in a chunk: how often a panel of weights is used while it is in the cache."""
+SMALLEST_UNIT = 2_000_000
+"""Multiply-adds in a unit, some tens of microseconds, that a thread has to fetch."""
+UNITS_PER_THREAD = 4
+
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Window:
-    """Kernel size, stride, dilation and padding (top, left)."""
+class Part:
+    """Which pixels of the output are computed, and from where: a whole convolution, or one phase of a transposed one.
 
-    size: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    before: tuple[int, int]
+    Pixel (y, x) of the part reads row y·stride + ky·dilation − `before` of the input, and is pixel y·spread + `first`
+    of the output; columns likewise.
+    """
 
-    def row(self, k: Function, out_row: Value, ky: Index) -> Value:
-        """The input row under row ky of the window; may lie outside the image."""
-        return out_row * self.stride[0] + ky * self.dilation[0] - self.before[0]
+    size: Pair
+    before: Pair = (0, 0)
+    first: Pair = (0, 0)
 
 
 @dataclass(frozen=True)
 class ConvDirect(Kernel):
-    """Blocked input. See the loop nest above."""
+    """See the loop nest above."""
 
     ci_blocks: int
+    """Of one group."""
     panels: int
+    """Of all groups."""
     vectors: int
     rows: int
-    window: Window
+    size: Pair
+    stride: Pair
+    dilation: Pair
     epilogue: Epilogue
+    groups: int = 1
     shuffle: int = 1
+    """Pixel-shuffle factor s: block g·(blocks/s²) + b is block b of the pixels (g/s, g%s) of each s x s cell."""
+    spread: Pair = (1, 1)
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}
-        pointers = {"w": PTR, "zeros": PTR}
-        sizes = dict.fromkeys(SIZES, I64)
-        return {**blocked_slots("x"), **blocked_slots("y"), **residual, **pointers, **self.epilogue.slots(), **sizes}
+        sizes = ("height", "out_height", "out_width", "part_height", "part_width", "top", "left", "first_y", "first_x")
+        return {
+            **blocked_slots("x"),
+            **blocked_slots("y"),
+            **residual,
+            "w": PTR,
+            "zeros": PTR,
+            **self.epilogue.slots(),
+            **dict.fromkeys((*sizes, "pixels", "span", "ranges", "panel_span"), I64),
+        }
+
+    @property
+    def small(self) -> int:
+        """Pixels of the last, smaller register tile."""
+        return -(-self.rows // 2)
+
+    @property
+    def chunk(self) -> int:
+        return self.rows * TILES
+
+    @property
+    def table_row(self) -> int:
+        """Bytes of the table for one ky: an address per pixel, and what the last tile reads beyond the chunk."""
+        return (self.chunk + self.rows) * 8
 
     def scratch(self, target: Target) -> int:
-        return VECTOR_BYTES
+        return VECTOR_BYTES + (self.size[0] + 2) * self.table_row
 
     def body(self, k: Function, target: Target) -> None:
-        (kh, kw), (_, step), (_, spread) = self.window.size, self.window.stride, self.window.dilation
-        n, out_row = k.unit // k["out_height"], k.unit % k["out_height"]
+        first, part = k.unit // k["ranges"] * k["span"], k.unit % k["ranges"]
+        stop = k.minimum(first + k["span"], k["pixels"])
+        first_panel = part * k["panel_span"]
+        last_panel = k.minimum(first_panel + k["panel_span"], self.panels)
+        with k.loop(stop, start=first, step=self.chunk) as begin:
+            count = k.minimum(stop - begin, self.chunk)
+            self._locate(k, begin, count, part)
+            with k.loop(last_panel, start=first_panel) as panel:
+                with k.loop(count - self.small, step=self.rows) as pixel:
+                    self._tile(k, panel, pixel, count, self.rows)
+                done = k.maximum(count - self.small + (self.rows - 1), 0) // self.rows * self.rows
+                with k.when(done < count):
+                    self._tile(k, panel, done, count, self.small)
+
+    def _locate(self, k: Function, begin: Value, count: Value, part: Value) -> None:
+        """Write the table of the chunk: [Kh] rows of where pixels are read, one of where they are written, one of
+        the residual. Beyond the chunk the last pixel is repeated. Zero the halo of the rows that begin or end here."""
+        row, x = begin // k["part_width"], begin % k["part_width"]
+
+        @k.fold(count + self.rows, [row // k["part_height"], row % k["part_height"], x])
+        def after(i: Value, at: list[Value]) -> Sequence[Value]:
+            n, y, x = at
+            entry = k.scratch + VECTOR_BYTES + i * 8
+            column = (x * self.stride[1] - k["left"]) * VECTOR_BYTES
+            with k.loop(self.size[0]) as ky:
+                source = y * self.stride[0] + ky * self.dilation[0] - k["top"]
+                inside = (source >= 0) & (source < k["height"])
+                address = k.select(inside, k["x"] + (n * k["height"] + source) * k["x_row"], k["zeros"])
+                k.store(address + column, entry + ky * self.table_row)
+            out_row = n * k["out_height"] + y * self.spread[0] + k["first_y"]
+            out_x = x * self.spread[1] + k["first_x"]
+            target = k["y"] + out_row * self.shuffle * k["y_row"]
+            k.store(target + out_x * (self.shuffle * VECTOR_BYTES), entry + self.size[0] * self.table_row)
+            if self.epilogue.residual:
+                residual = k["r"] + out_row * k["r_row"] + out_x * VECTOR_BYTES
+                k.store(residual, entry + (self.size[0] + 1) * self.table_row)
+            with k.when(part.equals(0)):
+                self._zero_halo(k, target, out_x)
+            ended = (x + 1).equals(k["part_width"])
+            below = (y + 1).equals(k["part_height"])
+            last = i + 1 >= count
+            following = [
+                k.select(ended & below, n + 1, n),
+                k.select(ended, k.select(below, k.literal(0), y + 1), y),
+                k.select(ended, k.literal(0), x + 1),
+            ]
+            return [k.select(last, old, new) for old, new in zip(at, following, strict=True)]
+
+    def _zero_halo(self, k: Function, row: Value, x: Value) -> None:
+        """Zeros left of the first pixel and right of the last one, in all blocks; `row` is where the row begins."""
+        blocks = self.panels * self.vectors // self.shuffle**2
+        edges = (
+            (x.equals(0), k["y_left"], row + k["y_left"] * -VECTOR_BYTES),
+            ((x + 1).equals(k["out_width"]), k["y_right"], row + k["out_width"] * (self.shuffle * VECTOR_BYTES)),
+        )
+        for condition, width, start in edges:
+            with k.when(condition), k.loop(self.shuffle) as dy, k.loop(blocks) as block, k.loop(width) as i:
+                k.store(k.vector(0.0), start + dy * k["y_row"] + block * k["y_block"] + i * VECTOR_BYTES)
+
+    def _tile(self, k: Function, panel: Value, pixel: Value, count: Value, rows: int) -> None:
+        """The sums of `rows` pixels and one panel, from the table to the output."""
+        kh, kw = self.size
         line = self.vectors * VECTOR_BYTES
-        with k.loop(self.panels) as panel, k.loop(k["out_width"], step=self.rows) as x:
-            column = (x * step - self.window.before[1]) * VECTOR_BYTES
-            w_panel = k["w"] + panel * (kh * kw * self.ci_blocks * LANES * line)
+        w = k["w"] + panel * (kh * kw * self.ci_blocks * LANES * line)
+        group = panel // (self.panels // self.groups) if self.groups > 1 else k.literal(0)
+        first_block = group * self.ci_blocks * k["x_block"]
+        table = k.scratch + VECTOR_BYTES + pixel * 8
+        # with dilation 1, the channels of neighbouring pixels follow each other like those of one
+        runs, length = (1, kw * LANES) if self.dilation[1] == 1 else (kw, LANES)
 
-            @k.fold(kh, [k.vector(0.0)] * (self.rows * self.vectors))
-            def total(ky: Value, total: list[Value]) -> Sequence[Value]:
-                y = self.window.row(k, out_row, ky)
-                inside = (y >= 0) & (y < k["height"])
-                source = k.select(inside, k["x"] + (n * k["height"] + y) * k["x_row"], k["zeros"]) + column
+        @k.fold(kh, [k.vector(0.0)] * (rows * self.vectors))
+        def total(ky: Value, total: list[Value]) -> Sequence[Value]:
+            a = [k.load(table + ky * self.table_row + r * 8, PTR) for r in range(rows)]
 
-                @k.fold(self.ci_blocks, total)
-                def total_of_row(block: Value, total: list[Value]) -> Sequence[Value]:
-                    a = source + block * k["x_block"]
-                    b = w_panel + (ky * self.ci_blocks + block) * (kw * LANES * line)
+            @k.fold(self.ci_blocks, total)
+            def total_of_row(block: Value, total: list[Value]) -> Sequence[Value]:
+                b = w + (ky * self.ci_blocks + block) * (kw * LANES * line)
+                offset = first_block + block * k["x_block"]
 
-                    @k.fold(kw, total)
-                    def total_of_block(kx: Value, total: list[Value]) -> Sequence[Value]:
-                        a_pixel, b_pixel = a + kx * (spread * VECTOR_BYTES), b + kx * (LANES * line)
+                @k.fold(runs, total)
+                def total_of_block(kx: Value, total: list[Value]) -> Sequence[Value]:
+                    b_run, a_run = b + kx * (length * line), offset + kx * (self.dilation[1] * VECTOR_BYTES)
 
-                        @k.fold(LANES, total, step=UNROLL)
-                        def total_of_pixel(c: Value, total: list[Value]) -> Sequence[Value]:
-                            stride = step * VECTOR_BYTES
-                            return register_tile(
-                                k,
-                                total,
-                                a_pixel + c * 4,
-                                b_pixel + c * line,
-                                self.rows,
-                                stride,
-                                range(0, 4 * UNROLL, 4),
-                            )
+                    @k.fold(length, total, step=UNROLL)
+                    def total_of_run(c: Value, total: list[Value]) -> Sequence[Value]:
+                        at = a_run + c * 4
+                        left = [row + at for row in a]
+                        return register_tile_at(k, total, left, b_run + c * line, range(0, 4 * UNROLL, 4))
 
-                        return total_of_pixel
+                    return total_of_run
 
-                    return total_of_block
+                return total_of_block
 
-                return total_of_row
+            return total_of_row
 
-            _write(self, k, total, panel, x)
-        _halo(self, k)
+        self._write(k, total, panel, pixel, count, rows)
 
-
-@dataclass(frozen=True)
-class ConvPlanar(Kernel):
-    """Planar input with few channels. See the loop nest above."""
-
-    ci: int
-    panels: int
-    vectors: int
-    rows: int
-    window: Window
-    epilogue: Epilogue
-    shuffle: int = 1
-
-    def slots(self) -> Mapping[str, str]:
-        residual = blocked_slots("r") if self.epilogue.residual else {}
-        pointers = {"x": PTR, "w": PTR, "pitch": I64}
-        return {**blocked_slots("y"), **residual, **pointers, **self.epilogue.slots(), **dict.fromkeys(SIZES, I64)}
-
-    def body(self, k: Function, target: Target) -> None:
-        (kh, kw), (_, step), (_, spread) = self.window.size, self.window.stride, self.window.dilation
-        n, out_row = k.unit // k["out_height"], k.unit % k["out_height"]
-        line = self.vectors * VECTOR_BYTES
-        stage = k.scratch + VECTOR_BYTES
-        self._stage(k, n, out_row, stage)
-        with k.loop(self.panels) as panel, k.loop(k["out_width"], step=self.rows) as x:
-            a, b = stage + x * (step * 4), k["w"] + panel * (self.ci * kh * kw * line)
-
-            @k.fold(self.ci * kh, [k.vector(0.0)] * (self.rows * self.vectors))
-            def total(row: Value, total: list[Value]) -> Sequence[Value]:
-                taps = range(0, kw * spread * 4, spread * 4)
-                return register_tile(k, total, a + row * k["pitch"], b + row * (kw * line), self.rows, step * 4, taps)
-
-            _write(self, k, total, panel, x)
-        _halo(self, k)
-
-    def _stage(self, k: Function, n: Value, out_row: Value, stage: Value) -> None:
-        """Copy the rows under the window, [Ci][Kh][pitch] floats, with zeros for what lies outside the image."""
-        (kh, _), left = self.window.size, self.window.before[1]
-        with k.loop(self.ci) as c, k.loop(kh) as ky:
-            target = stage + (c * kh + ky) * k["pitch"]
-            with k.loop(k["pitch"], step=VECTOR_BYTES) as at:
-                k.store(k.vector(0.0), target + at, align=4)
-            y = self.window.row(k, out_row, ky)
-            with k.when((y >= 0) & (y < k["height"])):
-                source = k["x"] + ((n * self.ci + c) * k["height"] + y) * k["width"] * 4
-                with k.loop(k["width"], step=LANES) as x:
-                    mask = k.first_lanes(k["width"] - x)
-                    k.store_some(k.load_some(source + x * 4, mask), target + (x + left) * 4, mask)
-
-
-def _write(kernel: ConvDirect | ConvPlanar, k: Function, total: list[Value], panel: Value, x: Value) -> None:
-    """Epilogue of R pixels, and out: pixels beyond the row go to a dummy in the scratch."""
-    vectors, s = kernel.vectors, kernel.shuffle
-    blocks = kernel.panels * vectors // s**2
-    n_row = k.unit * s
-    for v in range(vectors):
-        block = panel * vectors + v
-        channels = kernel.epilogue.begin(k, block)
-        cell, inner = block // blocks, block % blocks
-        dy, dx = (cell // s, cell % s) if s > 1 else (0, 0)
-        out = k["y"] + (n_row + dy) * k["y_row"] + (inner if s > 1 else block) * k["y_block"]
-        for r in range(kernel.rows):
-            pixel = x + r
-            inside = pixel < k["out_width"]
-            residual = None
-            if kernel.epilogue.residual:
-                place = k["r"] + k.unit * k["r_row"] + block * k["r_block"] + pixel * VECTOR_BYTES
-                residual = k.select(inside, place, k.scratch)
-            y = channels.apply(k, total[r * vectors + v], residual)
-            place = out + (pixel * s + dx) * VECTOR_BYTES
-            k.store(y, k.select(inside, place, k.scratch) if r else place)
-
-
-def _halo(kernel: ConvDirect | ConvPlanar, k: Function) -> None:
-    """Zeros beside the rows that the unit wrote."""
-    s = kernel.shuffle
-    blocks = kernel.panels * kernel.vectors // s**2
-    with k.loop(s) as dy, k.loop(blocks) as block:
-        row = k["y"] + (k.unit * s + dy) * k["y_row"] + block * k["y_block"]
-        zero_halo(k, row, k["out_width"] * s, k["y_left"], k["y_right"])
+    def _write(self, k: Function, total: list[Value], panel: Value, pixel: Value, count: Value, rows: int) -> None:
+        """Epilogue, and out: pixels beyond the chunk go to a dummy in the scratch."""
+        s = self.shuffle
+        blocks = self.panels * self.vectors // s**2
+        out_table = k.scratch + VECTOR_BYTES + self.size[0] * self.table_row + pixel * 8
+        for v in range(self.vectors):
+            block = panel * self.vectors + v
+            channels = self.epilogue.begin(k, block)
+            place = block * k["y_block"]
+            if s > 1:
+                cell, inner = block // blocks, block % blocks
+                place = cell // s * k["y_row"] + inner * k["y_block"] + cell % s * VECTOR_BYTES
+            for r in range(rows):
+                residual = None
+                if self.epilogue.residual:
+                    residual = k.load(out_table + self.table_row + r * 8, PTR) + block * k["r_block"]
+                y = channels.apply(k, total[r * self.vectors + v], residual)
+                target = k.load(out_table + r * 8, PTR) + place
+                k.store(y, k.select(pixel + r < count, target, k.scratch) if r else target)
 
 
 def lower_direct(plan: Planner, conv: Convolution) -> None:
-    """Add the call for a convolution with one group."""
-    from ..plan import NoKernel
+    """Add the call for a convolution whose groups are whole blocks of channels."""
+    op = conv.op
+    assert isinstance(op, Conv2d)
+    kernel = direct_kernel(plan, conv, conv.weight.shape[2:], op.stride, op.dilation)
+    form = conv.form(f"direct {kernel.vectors}")
+    weight = plan.weight(conv.weight, form, partial(pack_blocked, conv, kernel.vectors))
+    part = Part(conv.node.type.dims[2:], op.padding[:2])
+    call_direct(plan, conv, kernel, part, weight, "direct {}x{}".format(*kernel.size))
 
-    if conv.op.groups != 1:
-        raise NoKernel("grouped convolution")
+
+def direct_kernel(plan: Planner, conv: Convolution, size: Pair, stride: Pair, dilation: Pair) -> ConvDirect:
+    """The kernel for a convolution with these attributes."""
+    blocks, groups = len(conv.order) // LANES, conv.op.groups
+    vectors, rows = pointer_tile_of(plan.target, blocks // groups)
+    return ConvDirect(
+        ci_blocks=-(-conv.node.inputs[0].type.dims[1] // (LANES * groups)),
+        panels=blocks // vectors,
+        vectors=vectors,
+        rows=rows,
+        size=size,
+        stride=stride,
+        dilation=dilation,
+        epilogue=conv.epilogue,
+        groups=groups,
+        shuffle=conv.shuffle,
+    )
+
+
+def call_direct(plan: Planner, conv: Convolution, kernel: ConvDirect, part: Part, weight: Array, label: str) -> None:
+    """Add the call that computes one part; the output is made when there is none yet."""
     x_node = conv.node.inputs[0]
-    _, ci, height, width = x_node.type.dims
-    n, _, out_height, out_width = conv.node.type.dims
-    kh, kw = conv.weight.shape[2:]
-    top, left, _, _ = conv.op.padding
-    window = Window((kh, kw), conv.op.stride, conv.op.dilation, (top, left))
-    vectors, rows = register_tile_of(plan.target, len(conv.order) // LANES)
-    panels = len(conv.order) // LANES // vectors
-    covered = -(-out_width // rows) * rows
-    reach = (covered - 1) * window.stride[1] + (kw - 1) * window.dilation[1] + 1  # input columns, from −left
+    n, _, height, width = x_node.type.dims
+    _, _, out_height, out_width = conv.node.type.dims
+    reach = (part.size[1] - 1) * kernel.stride[1] + max(kernel.size[1] - 1, 0) * kernel.dilation[1] + 1
+    top, left = part.before
+    x = plan.blocked(x_node, max(0, left), max(0, reach - left - width))
+    y = plan.blocked(conv.result) if plan.is_blocked(conv.result) else plan.new_blocked(conv.result)
     residual = conv.residual(plan)
+    pixels = n * part.size[0] * part.size[1]
+    per_panel = kernel.size[0] * kernel.size[1] * kernel.ci_blocks * kernel.vectors * LANES**2
+    span, ranges, panel_span = cut(pixels, kernel.rows, kernel.panels, per_panel, plan.threads)
     arguments: dict[str, Argument] = {
+        **x.arguments("x"),
+        **y.arguments("y"),
         **(residual.arguments("r") if residual else {}),
         **conv.epilogue_arguments(plan),
-        **dict(zip(SIZES, (height, width, out_height, out_width), strict=True)),
+        "w": weight,
+        "zeros": plan.zero_row(x),
+        "height": height,
+        "out_height": out_height,
+        "out_width": out_width,
+        "part_height": part.size[0],
+        "part_width": part.size[1],
+        "top": top,
+        "left": left,
+        "first_y": part.first[0],
+        "first_x": part.first[1],
+        "pixels": pixels,
+        "span": span,
+        "ranges": ranges,
+        "panel_span": panel_span,
     }
-    kernel: Kernel
-    if plan.is_blocked(x_node) or ci >= LANES // 2:
-        x = plan.blocked(x_node, left, max(0, reach - left - width))
-        kernel = ConvDirect(-(-ci // LANES), panels, vectors, rows, window, conv.epilogue, conv.shuffle)
-        form = conv.form(f"direct {vectors}")
-        arguments["w"] = plan.weight(conv.weight, form, lambda w: pack_blocked(w, conv.order, vectors))
-        arguments |= {**x.arguments("x"), "zeros": plan.zero_row(x)}
-        scratch = kernel.scratch(plan.target)
-    else:
-        kernel = ConvPlanar(ci, panels, vectors, rows, window, conv.epilogue, conv.shuffle)
-        pitch = -(-max(reach, left + width) // LANES) * VECTOR_BYTES
-        form = conv.form(f"planar {vectors}")
-        arguments["w"] = plan.weight(conv.weight, form, lambda w: pack_planar(w, conv.order, vectors))
-        arguments |= {"x": plan.planar(x_node), "pitch": pitch}
-        scratch = VECTOR_BYTES + ci * kh * pitch
-    arguments |= plan.new_blocked(conv.result).arguments("y")
     covers = (conv.shuffled,) if conv.shuffled else ()
-    label = f"direct {kh}x{kw}"
-    plan.call(conv.node, kernel, arguments, n * out_height, label=label, covers=covers, scratch=scratch)
+    plan.call(conv.node, kernel, arguments, -(-pixels // span) * ranges, label=label, covers=covers)
 
 
-def pack_blocked(weight: Array, order: Array, vectors: int) -> Array:
+def cut(pixels: int, rows: int, panels: int, macs: int, threads: int) -> tuple[int, int, int]:
+    """(pixels of a unit, ranges of panels, panels in a range) where a pixel of a panel takes `macs` multiply-adds.
+
+    Units are chunks of all panels; larger where they would be too little work, of fewer panels where there would be
+    too few of them. What a pixel is summed up to does not depend on it.
+    """
+    chunk = max(rows * TILES, -(-SMALLEST_UNIT // max(1, macs * panels)))
+    chunks = -(-pixels // chunk)
+    span = -(-pixels // (chunks * rows)) * rows
+    wanted = -(-UNITS_PER_THREAD * threads // chunks) if threads > 1 else 1
+    most = max(1, panels * span * macs // SMALLEST_UNIT)
+    panel_span = -(-panels // min(panels, wanted, most))
+    return span, -(-panels // panel_span), panel_span
+
+
+def pack_blocked(conv: Convolution, vectors: int, weight: Array) -> Array:
     """[panel][Kh][Ci/16][Kw][16][16·vectors] of weight[Co, Ci, Kh, Kw]."""
-    co, ci, kh, kw = weight.shape
-    blocks = -(-ci // LANES)
+    _, ci, kh, kw = weight.shape
+    order, blocks = conv.order, -(-ci // LANES)
     padded = np.zeros((len(order), blocks * LANES, kh, kw), np.float32)
     padded[order >= 0, :ci] = weight[order[order >= 0]]
-    w = padded.reshape(-1, vectors * LANES, blocks, LANES, kh, kw)
+    w = padded.reshape(len(order) // (vectors * LANES), vectors * LANES, blocks, LANES, kh, kw)
     return aligned(w.transpose(0, 4, 2, 5, 3, 1))
-
-
-def pack_planar(weight: Array, order: Array, vectors: int) -> Array:
-    """[panel][Ci][Kh][Kw][16·vectors] of weight[Co, Ci, Kh, Kw]."""
-    padded = np.zeros((len(order), *weight.shape[1:]), np.float32)
-    padded[order >= 0] = weight[order[order >= 0]]
-    return aligned(padded.reshape(-1, vectors * LANES, *weight.shape[1:]).transpose(0, 2, 3, 4, 1))

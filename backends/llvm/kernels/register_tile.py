@@ -51,3 +51,9 @@ def register_tile_of(target: Target, blocks: int) -> tuple[int, int]:
         if blocks % vectors == 0:
             return vectors, rows
     return 1, 22
+
+
+def pointer_tile_of(target: Target, blocks: int) -> tuple[int, int]:
+    """The same where every row has an address of its own: at most 12, which fill the other registers."""
+    vectors, rows = register_tile_of(target, blocks)
+    return vectors, min(rows, 12)

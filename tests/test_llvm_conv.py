@@ -1,0 +1,198 @@
+"""Convolutions of the llvm backend: every kernel over sizes, attributes, epilogues, threads and non-finite values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import Array, Op
+from graphsr.ops import Clip, Conv2d, ConvTranspose2d, DepthToSpace, Fused, Leaky, Relu, Shortcut
+from graphsr.testing.check import assert_agrees
+from graphsr.testing.graphs import GraphCase
+from graphsr.testing.wide import repeated
+
+pytest.importorskip("llvmlite")
+
+from graphsr.backends.llvm.backend import LlvmBackend
+
+CHANNELS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 25, 31, 32, 33, 48, 64, 96, 100, 192)
+SIZES = (1, 1, 2, 3, 5, 7, 8, 11, 12, 13, 14, 16, 17, 23, 33, 50)
+PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+PADDING = st.tuples(*[st.integers(0, 3)] * 4)
+ACTIVATIONS = (None, None, Relu(), Leaky(0.25), Clip(-0.75, 0.5))
+FACTORS = (1.0, 1.0, -0.5, 0.25)
+MOST_MACS = 20_000_000
+"""The reference takes a fraction of a second for so many."""
+
+several = settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+class AsWritten(LlvmBackend):
+    """Without passes: each test chooses the algorithm itself."""
+
+    passes = ()
+
+
+def layer_graph(op: Op, shape: tuple[int, ...], constants: list[Array], follow: Op | None = None) -> Graph:
+    """y = follow(op(x, *constants[, r])), where r is an input that is there when the op has a residual."""
+    inputs = [Node.input("x", TensorType("float32", shape))]
+    arguments = [inputs[0], *(Node.const(array, f"c{i}") for i, array in enumerate(constants))]
+    if isinstance(op, Fused) and op.residual:
+        y_type = op.base.infer(*(node.type for node in arguments))
+        inputs.append(Node.input("r", y_type))
+        arguments.append(inputs[1])
+    y = Node(op, tuple(arguments), "layer")
+    if follow is not None:
+        y = Node(follow, (y,), "follow")
+    return Graph(tuple(inputs), {"y": y})
+
+
+@st.composite
+def epilogues(draw: st.DrawFn, conv: Op, residual: bool = True) -> Op:
+    """The convolution, or a fused op around it."""
+    activation = draw(st.sampled_from(ACTIVATIONS))
+    factors = st.builds(Shortcut, st.sampled_from(FACTORS), st.sampled_from(FACTORS))
+    shortcut = draw(st.none() | factors) if residual else None
+    return Fused(conv, activation, shortcut) if activation or shortcut else conv
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn, conv: Op, x: tuple[int, ...], weight: tuple[int, ...], follow: Op | None = None
+) -> GraphCase:
+    """A convolution of drawn values with a drawn epilogue."""
+    co = weight[1] * conv.groups if isinstance(conv, ConvTranspose2d) else weight[0]
+    constants = [draw(repeated(weight)), *([draw(repeated((co,)))] if draw(st.booleans()) else [])]
+    graph = layer_graph(draw(epilogues(conv, residual=follow is None)), x, constants, follow)
+    inputs = {node.name: draw(repeated(node.type.dims)) for node in graph.inputs}
+    return GraphCase(graph, inputs)
+
+
+def image_size(draw: st.DrawFn, low: tuple[int, int], macs: int) -> tuple[int, int]:
+    """Height and width of at least `low`, such that so many multiplications per pixel stay below the limit."""
+    h, w = (low[a] + draw(st.sampled_from(SIZES)) - 1 for a in (0, 1))
+    while h * w * macs > MOST_MACS and (h, w) != low:
+        h, w = max(low[0], h // 2), max(low[1], w // 2)
+    return h, w
+
+
+@st.composite
+def plain(draw: st.DrawFn, groups: st.SearchStrategy[tuple[int, int, int]]) -> GraphCase:
+    """A convolution of any geometry; `groups` draws (groups, Ci of a group, Co of a group)."""
+    g, ci, co = draw(groups)
+    kernel = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)) | st.sampled_from([(1, 1), (3, 3), (3, 3)]))
+    stride, dilation, padding = draw(PAIRS), draw(PAIRS | st.just((1, 1))), draw(PADDING)
+    low = tuple(max(1, dilation[a] * (kernel[a] - 1) + 1 - padding[a] - padding[a + 2]) for a in (0, 1))
+    n = draw(st.integers(1, 3))
+    h, w = image_size(draw, (low[0], low[1]), n * g * ci * co * kernel[0] * kernel[1])
+    conv = Conv2d(stride, padding, dilation, g)
+    return draw(cases(conv, (n, g * ci, h, w), (g * co, ci, *kernel)))
+
+
+one_group = st.tuples(st.just(1), st.sampled_from(CHANNELS), st.sampled_from(CHANNELS))
+several_groups = st.tuples(st.integers(2, 5), st.sampled_from((1, 2, 5, 16, 32)), st.sampled_from((1, 3, 8, 16, 48)))
+depthwise = st.tuples(st.sampled_from((2, 3, 8, 16, 17, 25, 32, 100)), st.just(1), st.sampled_from((1, 1, 2, 3, 4, 9)))
+
+
+@st.composite
+def transposed(draw: st.DrawFn) -> GraphCase:
+    g, ci, co = draw(one_group | st.just((2, 16, 32)) | st.just((3, 2, 5)))
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride, dilation = draw(PAIRS), draw(PAIRS | st.just((1, 1)))
+    n = draw(st.integers(1, 2))
+    size = image_size(draw, (1, 1), n * g * ci * co * kernel[0] * kernel[1])
+    extra = tuple(draw(st.integers(0, max(stride[a], dilation[a]) - 1)) for a in (0, 1))
+    full = [stride[a] * (size[a] - 1) + dilation[a] * (kernel[a] - 1) + 1 + extra[a] for a in (0, 1)]
+    top, left = (draw(st.integers(0, min(3, full[a] - 1))) for a in (0, 1))
+    bottom, right = (draw(st.integers(0, min(3, full[a] - 1 - (top, left)[a]))) for a in (0, 1))
+    conv = ConvTranspose2d(stride, (top, left, bottom, right), dilation, (extra[0], extra[1]), g)
+    return draw(cases(conv, (n, g * ci, *size), (g * ci, co, *kernel)))
+
+
+@st.composite
+def shuffled(draw: st.DrawFn, algorithms: tuple[str, ...] = ("direct",)) -> GraphCase:
+    """A 3x3 convolution and a pixel shuffle that is fused into it."""
+    ci, co = draw(st.sampled_from((3, 16, 25, 64))), draw(st.sampled_from((1, 3, 8, 12, 16, 40)))
+    s = draw(st.integers(2, 3))
+    conv = Conv2d(padding=(1, 1, 1, 1), algorithm=draw(st.sampled_from(algorithms)))
+    h, w = image_size(draw, (1, 1), ci * co * 9 * s * s)
+    follow = DepthToSpace(s, draw(st.sampled_from(["crd", "dcr"])))
+    return draw(cases(conv, (draw(st.integers(1, 2)), ci, h, w), (co * s * s, ci, 3, 3), follow))
+
+
+WINOGRAD = ("winograd_f2", "winograd_f4", "winograd_f6")
+
+
+@st.composite
+def winograd(draw: st.DrawFn) -> GraphCase:
+    ci, co, padding = draw(st.sampled_from(CHANNELS)), draw(st.sampled_from(CHANNELS)), draw(PADDING)
+    n = draw(st.integers(1, 2))
+    low = (max(1, 3 - padding[0] - padding[2]), max(1, 3 - padding[1] - padding[3]))
+    h, w = image_size(draw, low, n * ci * co * 9)
+    conv = Conv2d(padding=padding, algorithm=draw(st.sampled_from(WINOGRAD)))
+    return draw(cases(conv, (n, ci, h, w), (co, ci, 3, 3)))
+
+
+EXACT = {
+    "one group": plain(one_group),
+    "groups": plain(several_groups),
+    "depthwise": plain(depthwise),
+    "transposed": transposed(),
+    "shuffled": shuffled(),
+}
+ALL = {**EXACT, "winograd": winograd(), "winograd shuffled": shuffled(WINOGRAD)}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_agrees_with_the_reference(kind: str) -> None:
+    @several
+    @given(ALL[kind])
+    def run(case: GraphCase) -> None:
+        executable = AsWritten().compile(case.graph, threads=1)
+        assert_agrees(executable, case)
+        steps = executable.bind(case.shapes).steps()
+        kernels = [step.kernel for step in steps if step.node == "layer"]
+        assert kernels, executable.explain()
+        assert "forward" not in kernels or "groups" in executable.explain(), executable.explain()
+
+    run()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_same_bits_for_any_number_of_threads(kind: str) -> None:
+    @settings(several, max_examples=15)
+    @given(ALL[kind])
+    def run(case: GraphCase) -> None:
+        one, *others = (AsWritten().compile(case.graph, threads=n)(case.inputs)["y"].tobytes() for n in (1, 2, 3))
+        assert others == [one, one]
+
+    run()
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_not_a_number_is_where_the_reference_has_it(kind: str) -> None:
+    """NaN and infinities spread as far as the kernel reaches: not to other channels, groups, rows or the padding."""
+
+    @settings(several, max_examples=40)
+    @given(EXACT[kind], st.lists(st.tuples(st.integers(0), st.sampled_from([np.nan, np.inf])), min_size=1, max_size=3))
+    def run(case: GraphCase, broken: list[tuple[int, float]]) -> None:
+        x = case.inputs["x"].copy()
+        for position, value in broken:
+            x.flat[position % x.size] = value
+        inputs = {**case.inputs, "x": x}
+        got = AsWritten().compile(case.graph, threads=1)(inputs)["y"]
+        with np.errstate(invalid="ignore"):
+            want = evaluate_reference(case.graph, inputs)
+        for kind_of in (np.isnan, np.isposinf, np.isneginf):
+            np.testing.assert_array_equal(kind_of(got), kind_of(want), kind_of.__name__)
+
+    run()
+
+
+def evaluate_reference(graph: Graph, inputs: dict[str, Array]) -> Array:
+    from graphsr.backends.reference import ReferenceBackend
+
+    return ReferenceBackend("float64").compile(graph)(inputs)["y"]
