@@ -103,6 +103,8 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.uses = self.graph.uses()
+        self._left: set[Node] = set()
+        self._wanted: set[Node] = set()
         self._users: dict[Node, list[Node]] = {}
         for node in self.graph.nodes():
             for child in node.inputs:
@@ -117,8 +119,28 @@ class Planner:
         """Whether the value exists in the blocked layout."""
         return node in self._blocked
 
+    def leave(self, node: Node) -> bool:
+        """Leave a node to its only reader, which may `take` it and compute it along with itself. False where the value
+        is wanted by itself."""
+        if node not in self._wanted:
+            self._left.add(node)
+        return node in self._left
+
+    def take(self, node: Node) -> bool:
+        """Whether a node was left; the caller then computes it."""
+        left = node in self._left
+        self._left.discard(node)
+        return left
+
+    def demand(self, node: Node) -> None:
+        """Have a node computed by itself if it was left."""
+        if self.take(node):
+            self._wanted.add(node)
+            self._lower(node)
+
     def blocked(self, node: Node, left: int = 0, right: int = 0) -> Blocked:
         """The value as a blocked image with at least this halo, converted if need be."""
+        self.demand(node)
         if node not in self._blocked:
             from .kernels.layout import to_blocked
 
@@ -129,6 +151,7 @@ class Planner:
 
     def planar(self, node: Node) -> Buffer:
         """The value as NumPy has it, converted if need be."""
+        self.demand(node)
         if node not in self._planar:
             if node.is_const:
                 buffer = Buffer(node.type)
@@ -192,19 +215,21 @@ class Planner:
     # --- making the plan ----------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        from .kernels import lower
-
         for node in self.graph.inputs:
             self.new_planar(node)
         for node in self.graph.nodes():
-            if isinstance(node.op, Input | Const) or self.is_done(node):
-                continue
-            try:
-                lower(self, node)
-            except NoKernel as reason:
-                self._fall_back(node, str(reason))
+            if not isinstance(node.op, Input | Const) and not self.is_done(node):
+                self._lower(node)
         outputs = tuple(self.planar(node) for node in self.graph.outputs.values())
         return self._place(outputs)
+
+    def _lower(self, node: Node) -> None:
+        from .kernels import lower
+
+        try:
+            lower(self, node)
+        except NoKernel as reason:
+            self._fall_back(node, str(reason))
 
     def _fall_back(self, node: Node, reason: str) -> None:
         inputs = tuple(self.planar(child) for child in node.inputs)

@@ -42,6 +42,8 @@ ERFC = (1.2530080582714924, -0.13562110705412186, -0.047562294741257546, 0.12964
         0.06830730103585317, -0.023771307871774346, 0.002533688851764917, 0.0018953350888611755,
         -0.0007894874651257293, -0.00012807596079728059, 0.00012502501619633834, 3.254205428354365e-05)
 """erfc(a)·e^(a²)·(1 + 2·a) as a polynomial in t = (a − 3) / (a + 3) for 0 ≤ a ≤ 10.6; the relative error is 2⁻³⁴."""
+LOG_WIDE = (0.6666666667584664, 0.3999999560458302, 0.28572111153075114, 0.22176098898728094, 0.19585531186855754)
+"""(ln((1 + s) / (1 − s)) − 2·s) / s³ as a polynomial in s² for |s| ≤ 0.172; the relative error is 2⁻⁴⁴."""
 ERFC_ZERO = 10.5
 """From here on erfc, and every product of it with an argument that far out, is less than the smallest float."""
 # fmt: on
@@ -161,6 +163,23 @@ def gelu_tanh(k: Function, x: Value) -> Value:
     return narrow(k, wide / (one + exp_wide(k, u)))
 
 
+def power(k: Function, a: Value, b: Value) -> Value:
+    """a^b = e^(b·ln |a|) with the sign of a where b is odd, and the special values of IEEE 754's pow."""
+    zero, one = k.vector(0.0), k.vector(1.0)
+    size, half = k.intrinsic("fabs", a), k.vector(0.5) * b
+    whole = k.intrinsic("floor", b).equals(b)
+    odd = whole & k.compare("ne", k.intrinsic("floor", half), half)
+    exponent = widen(k, b) * _log_wide(k, size)
+    wide_zero = constant(k, 0.0, DOUBLES)
+    exponent = k.select(size.equals(one) & b.equals(b), wide_zero, exponent)  # and not 0·∞
+    y = narrow(k, exp_wide(k, exponent))
+    negative = k.intrinsic("copysign", one, a) < zero
+    y = k.select(odd & negative, -y, y)
+    undefined = k.compare("lt", a, zero) & (size < k.vector(inf)) & k.compare("ne", k.intrinsic("floor", b), b)
+    y = k.select(undefined, k.vector(nan), y)
+    return k.select(b.equals(zero) | a.equals(one), one, y)
+
+
 def widen(k: Function, x: Value) -> Value:
     """In float64."""
     return k.convert("fpext", x, DOUBLES)
@@ -252,6 +271,20 @@ def _log_of_parts(k: Function, e: Value, f: Value) -> Value:
     y = k.fma(e, k.vector(LN2_LOW), y)
     y = k.fma(k.vector(-0.5), square, y)
     return k.fma(e, k.vector(LN2_HIGH), f + y)
+
+
+def _log_wide(k: Function, x: Value) -> Value:
+    """ln x of non-negative floats, in float64 and accurate to 2⁻⁴⁴: e·ln 2 + ln m, m = (1 + s) / (1 − s)"""
+    one, wide = constant(k, 1.0, DOUBLES), widen(k, x)
+    bits = k.bitcast(wide, LONGS)
+    e = k.binary("ashr", bits - int(np.float64(sqrt(0.5)).view(np.int64)), 52)
+    m = k.bitcast(bits - (e << 52), DOUBLES)
+    s = (m - one) / (m + one)
+    square = s * s
+    y = fma(k, s * square, polynomial(k, square, LOG_WIDE), s + s)
+    y = fma(k, k.convert("sitofp", k.convert("trunc", e, IVECTOR), DOUBLES), constant(k, log(2), DOUBLES), y)
+    y = k.select(x < k.vector(inf), y, wide)
+    return k.select(x.equals(k.vector(0.0)), constant(k, -inf, DOUBLES), y)
 
 
 def _log_limits(k: Function, x: Value, y: Value) -> Value:

@@ -1,0 +1,141 @@
+"""Chains of element-wise ops on blocked images.
+
+for block of 16 channels of the row (n, y): for x in the row:
+    load the vectors of the images (what is the same for the whole row is loaded once); all steps; store
+zeros beside the row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphsr.op import Array
+
+from ..kernel import Argument, Kernel, blocked_slots
+from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Value
+from ..memory import aligned
+from .elementwise_ops import Step, evaluate
+from .layout import zero_halo
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+    from .elementwise import Chain, Operand
+
+IMAGE, PIXEL, CHANNELS, NUMBER = "image", "pixel", "channels", "number"
+"""What an operand of a blocked kernel is: an image like the output; one with a single pixel, of one image or of each;
+a vector of constants, one per channel; a single number. All but the first are repeated along the row."""
+
+
+@dataclass(frozen=True)
+class InBlocks(Kernel):
+    """Unit: row y of image n. See the loop nest above."""
+
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    """Kinds, as above."""
+    partial: bool
+    """Whether the last block has lanes beyond the channels: they are set to zero."""
+
+    def slots(self) -> Mapping[str, str]:
+        slots = blocked_slots("y") | dict.fromkeys(("blocks", "height", "width"), I64)
+        for i, kind in enumerate(self.inputs):
+            slots |= blocked_slots(f"x{i}") if kind in (IMAGE, PIXEL) else {f"x{i}": PTR}
+            if kind == PIXEL:
+                slots[f"x{i}_images"] = I64
+        return slots | ({"lanes": PTR} if self.partial else {})
+
+    def body(self, k: Function, target: Target) -> None:
+        with k.loop(k["blocks"]) as block:
+            out = k["y"] + k.unit * k["y_row"] + block * k["y_block"]
+            repeated = {i: self._repeated(k, i, block) for i, kind in enumerate(self.inputs) if kind != IMAGE}
+            rows = {
+                i: k[f"x{i}"] + k.unit * k[f"x{i}_row"] + block * k[f"x{i}_block"]
+                for i, kind in enumerate(self.inputs)
+                if kind == IMAGE
+            }
+            lanes = k.load(k["lanes"] + block * VECTOR_BYTES, IVECTOR) if self.partial else None
+            with k.loop(k["width"]) as x:
+                at = x * VECTOR_BYTES
+                inputs = [repeated[i] if i in repeated else k.load(rows[i] + at) for i in range(len(self.inputs))]
+                y = evaluate(k, self.steps, inputs)
+                if lanes is not None:
+                    y = k.bitcast(k.bitcast(y, IVECTOR) & lanes, VECTOR)
+                k.store(y, out + at)
+            zero_halo(k, out, k["width"], k["y_left"], k["y_right"])
+
+    def _repeated(self, k: Function, i: int, block: Value) -> Value:
+        """The vector of an operand that is the same for the whole row."""
+        match self.inputs[i]:
+            case "pixel":
+                image = k.unit // k["height"] * k[f"x{i}_images"]
+                return k.load(k[f"x{i}"] + image * k[f"x{i}_row"] + block * k[f"x{i}_block"])
+            case "channels":
+                return k.load(k[f"x{i}"] + block * VECTOR_BYTES)
+        return k.splat(k.load(k[f"x{i}"], FLOAT))
+
+
+def kind_of(operand: Operand, dims: tuple[int, ...]) -> str | None:
+    """What an operand is for an image of this shape; None if a blocked kernel cannot read it."""
+    shape = (1,) * (4 - len(operand.shape)) + operand.shape
+    channels = (1, dims[1], 1, 1)
+    if operand.node.type.dtype != "float32":
+        return None
+    if operand.node.type.shape == dims:
+        return IMAGE
+    if operand.node.type.size == 1:
+        return NUMBER
+    if operand.node.is_const and shape == channels:
+        return CHANNELS
+    return PIXEL if operand.node.type.shape in (channels, (dims[0], *channels[1:])) else None
+
+
+def can_be_blocked(plan: Planner, chain: Chain) -> bool:
+    """Whether a blocked image is among the operands, and the chain can be computed in that layout."""
+    from ..plan import LEAST_BLOCKED
+
+    type_ = chain.root.type
+    if type_.dtype != "float32" or type_.rank != 4 or type_.dims[1] < LEAST_BLOCKED:
+        return False
+    kinds = [kind_of(operand, type_.dims) for operand in chain.operands]
+    images = [x.node for x, kind in zip(chain.operands, kinds, strict=True) if kind == IMAGE]
+    return None not in kinds and any(plan.is_blocked(node) for node in images)
+
+
+def lower_blocked(plan: Planner, chain: Chain) -> None:
+    """Add the call for a chain of which `can_be_blocked` holds."""
+    n, channels, height, width = chain.root.type.dims
+    blocks = -(-channels // LANES)
+    arguments: dict[str, Argument] = {"blocks": blocks, "height": height, "width": width}
+    kinds = []
+    for i, operand in enumerate(chain.operands):
+        node, kind = operand.node, kind_of(operand, chain.root.type.dims)
+        assert kind is not None
+        kinds.append(kind)
+        if kind in (IMAGE, PIXEL):
+            arguments |= plan.blocked(node).arguments(f"x{i}")
+        elif kind == CHANNELS:
+            arguments[f"x{i}"] = plan.weight(node.value, "by channel", lambda v: _padded(v, blocks))
+        else:
+            arguments[f"x{i}"] = plan.planar(node)
+        if kind == PIXEL:
+            arguments[f"x{i}_images"] = int(node.type.dims[0] > 1)
+    partial = channels % LANES != 0
+    if partial:
+        arguments["lanes"] = _padded(np.full(channels, -1, np.int32), blocks)
+    arguments |= plan.new_blocked(chain.root).arguments("y")
+    kernel = InBlocks(chain.numbered, tuple(kinds), partial)
+    first, *others = chain.nodes
+    label, covers = "element-wise in blocks", tuple(others)
+    plan.call(first, kernel, arguments, n * height, label=label, note=chain.note, covers=covers)
+
+
+def _padded(values: Array, blocks: int) -> Array:
+    """values[C] and zeros up to whole blocks"""
+    padded = np.zeros(blocks * LANES, values.dtype)
+    padded[: values.size] = values.ravel()
+    return aligned(padded)
