@@ -6,7 +6,8 @@
 Every engine that is installed (`pip install -e '.[bench]'`) runs in a process of its own. In each round every engine
 runs once, one at a time while the others are stopped, beside the peak of fused multiply-adds and the copy bandwidth of
 the same moment, so that all meet the same neighbours on the machine. Networks have seeded random weights. An engine's
-output is compared with graphsr's reference backend in float64 before anything is timed.
+output (of a batch the first image and the last) is compared with graphsr's reference backend in float64 before anything
+is timed.
 
 GFLOP/s are effective: the operations of the direct sum over the time, whatever the algorithm saves, so Winograd may
 pass 100 % of the peak. A layer without arithmetic is given in GB/s of its input and output, of the copy bandwidth.
@@ -161,27 +162,39 @@ def measure(entrants: list[Entrant], reference: Array, step: int, threads: int, 
 
 def main() -> int:
     options = parse(sys.argv[1:])
-    absent = [name for name in options.engines if ENGINES[name].version() is None]
-    options.engines = [name for name in options.engines if name not in absent]
-    if absent:
+    installed = [name for name in options.engines if ENGINES[name].version() is not None]
+    if absent := [name for name in options.engines if name not in installed]:
         print(f"not installed: {', '.join(absent)}", file=sys.stderr)
-    results: list[Result] = []
+    if not installed:
+        return 2
+    options.engines = installed
     about = host() | {"rounds": options.rounds, "quick": options.quick, "fresh processes": options.fresh}
+    about |= {name: ENGINES[name].version() for name in installed}
     print("\n".join(f"{key}: {value}" for key, value in about.items()))
-    for case in (case for case in CASES if case.name in options.networks):
-        for group in run_case(case.shrunk() if options.quick else case, options):
-            results += group
-            print(f"\n{table(group, OWN)}", flush=True)
-            if options.json:
-                save(options.json, about, results)
+    results: list[Result] = []
+    try:
+        for case in (case for case in CASES if case.name in options.networks):
+            for group in run_case(case.shrunk() if options.quick else case, options):
+                results += group
+                print(f"\n{table(group, OWN)}", flush=True)
+                write(options, about, results)
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def write(options: argparse.Namespace, about: dict[str, Any], results: list[Result]) -> None:
+    """The files that were asked for, after each network anew."""
+    if options.json:
+        save(options.json, about, results)
     if options.markdown:
         options.markdown.write_text(markdown(results, OWN), encoding="utf-8")
     if options.plot:
         plot(results, OWN, options.plot)
-    return 0
 
 
-def parse(arguments: list[str]) -> Any:
+def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [case.name for case in CASES]
     parser.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,17 @@ from statistics import median
 from typing import Any
 
 HEADER = ("engine", "threads", "median ms", "GFLOP/s", "% of peak", "x peer", "load s", "RSS MB", "error / σ")
+
+COLOURS = {
+    "llvm": "#c1272d",
+    "numpy": "#ea9999",
+    "onnxruntime": "#31588a",
+    "openvino": "#7aa6c2",
+    "ncnn": "#3f7d4e",
+    "mnn": "#a3cf9f",
+    "torch": "#8c8c8c",
+}
+"""Reds for graphsr."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,7 @@ def host() -> dict[str, Any]:
         "processor": _processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "load before": f"{os.getloadavg()[0]:.1f}",
     }
 
 
@@ -154,40 +167,46 @@ def save(path: Path, about: dict[str, Any], results: list[Result]) -> None:
 
 
 def plot(results: list[Result], own: Collection[str], path: Path) -> None:
-    """Bars of speed, the fastest peer being 1: one panel for each number of threads, one group for each network."""
+    """Bars of speed, the fastest peer being 1: a panel for each number of threads, a group of bars for each network."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     threads = sorted({r.threads for r in results})
+    networks = list(dict.fromkeys(r.network for r in results))
     engines = list(dict.fromkeys(r.engine for r in results))
-    figure, panels = pyplot.subplots(
-        1, len(threads), figsize=(7 * len(threads), 1 + 0.9 * len(groups(results)) / len(threads)), squeeze=False
-    )
+    size = (1.5 + 5 * len(threads), 1.2 + 0.9 * len(networks))
+    figure, panels = pyplot.subplots(1, len(threads), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for panel, count in zip(panels[0], threads, strict=True):
         shown = groups(r for r in results if r.threads == count)
         for position, engine in enumerate(engines):
-            _bars(panel, shown, own, engine, (position, len(engines)))
-        panel.set_yticks(range(len(shown)), [group[0].network for group in shown])
-        panel.invert_yaxis()
+            bars = panel.barh(*_bars(shown, own, networks, engine, position / len(engines)), 0.8 / len(engines))
+            bars.set_label(engine)
+            for bar in bars:
+                bar.set_color(COLOURS[engine])
+            if engine in own:
+                panel.bar_label(bars, fmt="%.1f", padding=2, fontsize="small")
         panel.axvline(1, color="black", linewidth=0.8)
-        panel.set_xlabel("speed, fastest peer = 1")
+        panel.set_xlabel("speed, the fastest peer = 1")
         panel.set_title(f"{count} thread{'s' * (count > 1)}")
-    panels[0][-1].legend(loc="lower right", fontsize="small")
-    figure.tight_layout()
+        panel.margins(x=0.1)  # for the labels
+        panel.set_ylim(len(networks) - 0.5, -0.5)
+        panel.set_yticks(range(len(networks)), networks)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(engines))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
-def _bars(panel: Any, shown: list[list[Result]], own: Collection[str], engine: str, place: tuple[int, int]) -> None:
-    """The bars of one engine, `place` = (its position, how many there are) in each group."""
-    position, count = place
+def _bars(
+    shown: list[list[Result]], own: Collection[str], networks: list[str], engine: str, place: float
+) -> tuple[list[float], list[float]]:
+    """(heights, speeds) of the bars of one engine, which stand at `place` (0 to 1) within their groups."""
     heights, speeds = [], []
-    for row, group in enumerate(shown):
+    for group in shown:
         best = fastest_peer(group, own)
         for r in group:
             if r.engine == engine and not r.failure and best:
-                heights.append(row + 0.8 * ((position + 0.5) / count - 0.5))
+                heights.append(networks.index(r.network) + 0.8 * (place - 0.5) + 0.05)
                 speeds.append(best.time / r.time)
-    panel.barh(heights, speeds, 0.8 / count, label=engine)
+    return heights, speeds

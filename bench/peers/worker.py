@@ -6,9 +6,11 @@ The first line is the job: {"engine", "folder", "threads"}; then come requests, 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +31,7 @@ MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn",
 WARM_SECONDS = 0.5
 """A run shorter than this only warms the caches up, which a longer one does not notice."""
 MOST_RUNS = 20
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class Session:
@@ -114,7 +117,14 @@ def own_output() -> TextIO:
     return pipe
 
 
+def end_with_driver() -> None:
+    """On Linux: be killed when the driver is gone, however it went. A stopped process would not notice."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
+    end_with_driver()
     pipe = own_output()
     job = json.loads(sys.stdin.readline())
     session = MachineSession(job["threads"]) if job["engine"] == "machine" else Session(**job)
