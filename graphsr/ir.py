@@ -277,7 +277,7 @@ class Graph:
         return sizes
 
     def astype(self, dtype: str) -> Graph:
-        """The same program computed in another floating-point type (constants and inputs converted)."""
+        """The same program computed in another floating-point type (constants, inputs and casts converted)."""
 
         def convert(_: Node, new: Node) -> Node:
             given = new.type.dtype
@@ -285,6 +285,8 @@ class Graph:
                 return replace_node(new, op=Input(TensorType(dtype, new.type.shape)))
             if new.is_const and new.value.dtype.kind == "f" and new.value.dtype.name != dtype:
                 return replace_node(new, op=Const(new.value.astype(dtype)))
+            if getattr(new.op, "dtype", dtype) in {"float32", "float64"} - {dtype}:  # a cast, or an array made of sizes
+                return replace_node(new, op=replace(new.op, dtype=dtype))  # type: ignore[type-var]  # a dataclass
             return new
 
         return self.map(convert)
