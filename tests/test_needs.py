@@ -11,7 +11,19 @@ from graphsr.op import OPS, Array
 from graphsr.ops import Concat
 from graphsr.testing import LAYERS, Case, tolerance
 
-FAMILIES = ("conv", "pool", "rearrange", "reduce", "reduce_kinds", "order", "resize", "shape")
+FAMILIES = (
+    "conv",
+    "expand",
+    "index",
+    "matmul",
+    "order",
+    "pool",
+    "rearrange",
+    "reduce",
+    "reduce_kinds",
+    "resize",
+    "shape",
+)
 NAMES = sorted(name for name, op in OPS.items() if op.__module__.rsplit(".", 1)[-1] in FAMILIES)
 
 

@@ -14,7 +14,19 @@ from graphsr.ops import AvgPool2d, Concat, MaxPool2d, Reshape, Resize, Slice, Sp
 from graphsr.testing import LAYERS, Case
 
 H, W = Dim.symbol("H"), Dim.symbol("W")
-FAMILIES = ("conv", "pool", "rearrange", "reduce", "reduce_kinds", "order", "resize", "shape")
+FAMILIES = (
+    "conv",
+    "expand",
+    "index",
+    "matmul",
+    "order",
+    "pool",
+    "rearrange",
+    "reduce",
+    "reduce_kinds",
+    "resize",
+    "shape",
+)
 NAMES = sorted(name for name, op in OPS.items() if op.__module__.rsplit(".", 1)[-1] in FAMILIES)
 
 

@@ -17,9 +17,13 @@ from graphsr.testing import LAYERS, Case, growth, tolerance
 
 WITHOUT_NAN = {
     "and",
+    "arange",
     "arg_max",
     "arg_min",
+    "cast",
     "equal",
+    "eye",
+    "full",
     "greater",
     "greater_equal",
     "less",
@@ -27,6 +31,7 @@ WITHOUT_NAN = {
     "not",
     "or",
     "quotient",
+    "shape_of",
     "top_k",
     "xor",
 }
@@ -54,7 +59,14 @@ WITHOUT_LIMIT = {
 }
 """∞ − ∞ or ∞/∞ in their statistics; 0·∞ in the weights of an interpolation; functions without a limit."""
 
-MATRIX_PRODUCTS = {"conv2d", "conv_transpose2d", "dense", "fused"}
+MATRIX_PRODUCTS = {
+    "conv2d",
+    "conv_transpose2d",
+    "dense",
+    "einsum",
+    "fused",
+    "matmul",
+}
 """OpenBLAS computes on unused lanes too, and NumPy then warns of 0·∞ although no result is NaN."""
 
 PROBE = 1000.0

@@ -28,8 +28,12 @@ from graphsr.ops.conv import Conv2d, ConvTranspose2d
 from graphsr.ops.dense import Dense, Softmax
 from graphsr.ops.detection import GaussianYoloHead, GridHead, RegionHead, YoloHead
 from graphsr.ops.elementwise import Add, Div, Mul, Shortcut, Sub
+from graphsr.ops.expand import Cast, Expand, PadNd, Roll, Tile, Triangle
 from graphsr.ops.fused import Fused
+from graphsr.ops.generate import Arange, Eye, Full, ShapeOf
+from graphsr.ops.index import Gather, GatherElements, GatherND, OneHot, ScatterElements, ScatterND
 from graphsr.ops.local import LocalConv2d
+from graphsr.ops.matmul import Einsum, MatMul
 from graphsr.ops.norm import BatchNorm, BatchNormTrain, WeightNorm
 from graphsr.ops.order import ArgMax, ArgMin, Hardmax, TopK
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
@@ -54,11 +58,13 @@ __all__ = [
     "Activation",
     "Add",
     "And",
+    "Arange",
     "ArgMax",
     "ArgMin",
     "AvgPool2d",
     "BatchNorm",
     "BatchNormTrain",
+    "Cast",
     "Ceil",
     "Clip",
     "Concat",
@@ -69,13 +75,20 @@ __all__ = [
     "Dense",
     "DepthToSpace",
     "Div",
+    "Einsum",
     "Elliot",
     "Elu",
     "Equal",
     "Erf",
     "Exp",
+    "Expand",
+    "Eye",
     "Floor",
+    "Full",
     "Fused",
+    "Gather",
+    "GatherElements",
+    "GatherND",
     "GaussianYoloHead",
     "Gelu",
     "GlobalAvgPool",
@@ -96,6 +109,7 @@ __all__ = [
     "Log",
     "Loggy",
     "Logistic",
+    "MatMul",
     "MaxPool2d",
     "Maximum",
     "Minimum",
@@ -104,9 +118,11 @@ __all__ = [
     "Mul",
     "Neg",
     "Not",
+    "OneHot",
     "Or",
     "PRelu",
     "Pad",
+    "PadNd",
     "Plse",
     "Pow",
     "Quotient",
@@ -128,8 +144,12 @@ __all__ = [
     "Relu6",
     "Reshape",
     "Resize",
+    "Roll",
     "Round",
+    "ScatterElements",
+    "ScatterND",
     "Selu",
+    "ShapeOf",
     "Shortcut",
     "Sign",
     "Silu",
@@ -145,8 +165,10 @@ __all__ = [
     "Sub",
     "SymmElliot",
     "Tanh",
+    "Tile",
     "TopK",
     "Transpose",
+    "Triangle",
     "WeightNorm",
     "Where",
     "Xor",
