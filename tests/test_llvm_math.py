@@ -1,0 +1,139 @@
+"""The elementary functions of the llvm backend against float64, with and without fused multiply-add.
+
+Every 2¹⁴-th float or so is tried; with GRAPHSR_EXHAUSTIVE=1 all 2³² of them (minutes per function), which is how the
+bounds below were measured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from graphsr.backends.llvm.jit import compile_ir
+from graphsr.backends.llvm.kernels import math as functions
+from graphsr.backends.llvm.loops import I64, LANES, PTR, Function, Value, module
+from graphsr.backends.llvm.target import host
+from graphsr.op import Array
+from graphsr.ops.activation import logistic, softplus
+from graphsr.ops.erf import erfc
+
+STEP = 1 if os.environ.get("GRAPHSR_EXHAUSTIVE") else 16381
+"""A prime: all exponents, and mantissas of all kinds."""
+CHUNK = 1 << 22
+
+Emitter = Callable[..., Value]
+ERF = np.vectorize(math.erf, otypes=[np.float64])
+LIMITS = [88.72283, 88.72284, -87.33655, -103.97208, -103.972084, -104, 9.010913]
+"""Where exp and tanh reach theirs."""
+SPECIAL = np.array(
+    [0, -0.0, np.inf, -np.inf, np.nan, 1, -1, -0.5, 1e-45, -1e-45, 1.1754942e-38, 3.4028235e38, -3.4028235e38, *LIMITS],
+    np.float32,
+)
+
+
+def exact_gelu(x: Array) -> Array:
+    return x * (0.5 * erfc(-x / math.sqrt(2)))
+
+
+def exact_gelu_tanh(x: Array) -> Array:
+    return x * logistic(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+
+FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float]] = {
+    "exp": (functions.exp, np.exp, 1.0),
+    "expm1": (functions.expm1, np.expm1, 1.5),
+    "log": (functions.log_, np.log, 0.8),
+    "log1p": (functions.log1p, np.log1p, 1.4),
+    "tanh": (functions.tanh, np.tanh, 2.4),
+    "logistic": (functions.logistic, logistic, 2.4),
+    "softplus": (functions.softplus, softplus, 1.7),
+    "erf": (functions.erf, ERF, 0.53),
+    "erfc": (functions.erfc, erfc, 0.51),
+}
+"""The code, its meaning in float64, and the largest error in units in the last place."""
+
+
+def compile_unary(emit: Emitter, fma: bool) -> Callable[[Array], Array]:
+    """A function of float32 arrays whose size is a multiple of 16."""
+    k = Function("unary", {"x": PTR, "y": PTR, "n": I64}, fma=fma)
+    with k.loop(k["n"], step=LANES) as i:
+        k.store(emit(k, k.load(k["x"] + i * 4, align=4)), k["y"] + i * 4, align=4)
+    code = compile_ir(module([k]), host())
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)(code.address("unary"))
+
+    def run(x: Array) -> Array:
+        y = np.empty_like(x)
+        arguments = np.array([x.ctypes.data, y.ctypes.data, x.size], np.int64)
+        call(arguments.ctypes.data, 0, None)
+        return y
+
+    run.code = code  # type: ignore[attr-defined]  # keeps the machine code alive
+    return run
+
+
+def floats() -> Iterator[Array]:
+    """Arrays that together hold every STEP-th float and the special ones, in multiples of 16."""
+    yield np.resize(SPECIAL, -(-SPECIAL.size // LANES) * LANES)
+    for start in range(0, 1 << 32, CHUNK * STEP):
+        bits = np.arange(start, min(start + CHUNK * STEP, 1 << 32), STEP, dtype=np.uint64).astype(np.uint32)
+        yield np.resize(bits, -(-bits.size // LANES) * LANES).view(np.float32)
+
+
+def ulp_error(got: Array, exact: Array) -> Array:
+    """|got − exact| in units in the last place of the float32 nearest to `exact`; what is beyond the largest float
+    counts as the next power of 2."""
+    with np.errstate(all="ignore"):
+        size, wide = np.abs(exact), got.astype(np.float64)
+        unit = np.exp2(np.clip(np.floor(np.log2(size)), -126, 127) - 23)
+        limit = 2.0**128
+        error = np.abs(np.clip(wide, -limit, limit) - np.clip(exact, -limit, limit)) / np.where(
+            size > 0, unit, 2.0**-149
+        )
+    return np.where(np.isnan(got) & np.isnan(exact), 0, error)
+
+
+@pytest.mark.parametrize("fma", [True, False], ids=["fma", "no fma"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_errors_stay_within_the_stated_bounds(name: str, fma: bool) -> None:
+    emit, exact, bound = FUNCTIONS[name]
+    run = compile_unary(emit, fma and host().has_fma)
+    worst, at = 0.0, 0.0
+    for x in floats():
+        got = run(x)
+        with np.errstate(all="ignore"):
+            want = exact(x.astype(np.float64))
+        error = ulp_error(got, want)
+        assert not np.isnan(error).any(), f"NaN at {x[np.isnan(error)][0]!r}"
+        assert (np.signbit(got) == np.signbit(want))[want == 0].all(), "the sign of a zero"
+        if error.max() > worst:
+            worst, at = float(error.max()), float(x[error.argmax()])
+    print(f"{name}, {'fma' if fma else 'no fma'}: {worst:.4f} ulp at {at!r}")
+    assert worst <= bound, f"{name} is off by {worst:.3f} ulp at {at!r}"
+
+
+@pytest.mark.parametrize(("name", "exact"), [("gelu", exact_gelu), ("gelu_tanh", exact_gelu_tanh)])
+def test_gelu_is_rounded_once_also_in_its_tail(name: str, exact: Callable[[Array], Array]) -> None:
+    x = np.linspace(-16, 16, 1 << 16, dtype=np.float32)
+    got = compile_unary(getattr(functions, name), host().has_fma)(x)
+    assert ulp_error(got, exact(x.astype(np.float64))).max() <= 0.51
+
+
+POWERS = np.array([0, -0.0, 0.5, 1, 2, 3, -1, -2, -3, 1 / 3, 1e-3, -7.5, 1e9, 16777217, np.inf, -np.inf, np.nan])
+BASES = np.concatenate([POWERS, [-0.5, 1e-45, -1e-45, 3e38, -3e38, 0.999, 1.001, -1.5, 10, 1e-20]])
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_powers_and_their_special_values(power: float) -> None:
+    x = np.resize(BASES, 32).astype(np.float32)
+    exponent = float(np.float32(power))
+    got = compile_unary(lambda k, x: functions.power(k, x, k.vector(exponent)), host().has_fma)(x)
+    with np.errstate(all="ignore"):
+        want = np.power(x.astype(np.float64), np.full(x.shape, exponent))  # a number is treated differently
+    error = ulp_error(got, want)
+    assert error.max() <= 0.51, f"{x[error.argmax()]!r} to the power of {exponent}"
+    assert (np.signbit(got) == np.signbit(want))[want == 0].all(), "the sign of a zero"
