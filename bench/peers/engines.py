@@ -38,6 +38,8 @@ class Engine:
     """(folder, shape of the input): makes the engine's own files."""
     variants: tuple[str, ...] = ("",)
     """Settings of which one or the other is faster, from network to network; the engine's default first."""
+    backend: str = ""
+    """The name of graphsr's backend, where the engine is one."""
 
     def prepare(self, folder: Path, threads: int, x: Array) -> str:
         """Make the engine's files, once for each network. Returns the faster variant by a trial."""
@@ -58,7 +60,7 @@ class Engine:
             found = version(self.package)
         except PackageNotFoundError:
             return None
-        return found if self.package != "graphsr" or self.name in backends() else None
+        return found if not self.backend or self.backend in backends() else None
 
 
 def _seconds(run: Run, x: Array) -> float:
@@ -190,8 +192,8 @@ def _torch(folder: Path, threads: int, variant: str) -> Run:
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("llvm", "graphsr", _graphsr("llvm")),
-        Engine("numpy", "graphsr", _graphsr("numpy")),
+        Engine("llvm", "graphsr", _graphsr("llvm"), backend="llvm"),
+        Engine("numpy", "graphsr", _graphsr("numpy"), backend="numpy"),
         Engine("onnxruntime", "onnxruntime", _onnxruntime),
         Engine("openvino", "openvino", _openvino),
         Engine("ncnn", "ncnn", _ncnn, _ncnn_files, ("sgemm", "direct")),
@@ -199,5 +201,5 @@ ENGINES = {
         Engine("torch", "torch", _torch, variants=("contiguous", "channels_last")),
     )
 }
-OWN = ("llvm", "numpy")
+OWN = tuple(engine.name for engine in ENGINES.values() if engine.backend)
 """graphsr's backends; all others are peers."""
