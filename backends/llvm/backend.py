@@ -13,7 +13,9 @@ from ..numpy_kernel import WeightCache
 from .library import library
 from .loops import LANES
 from .plan import Planner
-from .program import LlvmProgram, Memory
+from .memory import Memory
+from .program import LlvmProgram
+from .segment import run_once
 from .target import host
 
 TRANSFORM_COST = 2.0
@@ -35,5 +37,6 @@ class LlvmBackend(Backend):
         self.memory = Memory()
 
     def program(self, graph: Graph, threads: int) -> LlvmProgram:
-        plan = Planner(graph, self.target, threads, self.weights).plan()
-        return LlvmProgram(plan, library(self.target), self.memory, threads)
+        kernels = library(self.target)
+        planner = Planner(graph, self.target, threads, self.weights, lambda call: run_once(call, kernels, threads))
+        return LlvmProgram(planner.plan(), kernels, self.memory, threads)

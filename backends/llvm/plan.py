@@ -94,6 +94,8 @@ class Planner:
     target: Target
     threads: int
     weights: WeightCache
+    execute: Callable[[Call], None]
+    """Does a call now, for what is computed once per network."""
     works: list[Work] = field(default_factory=list)
     _planar: dict[Node, Buffer] = field(default_factory=dict)
     _blocked: dict[Node, Blocked] = field(default_factory=dict)
@@ -193,6 +195,10 @@ class Planner:
     def weight(self, array: Array, form: str, make: Callable[[Array], Array]) -> Array:
         """A constant in the form that a kernel wants, made once for all sizes."""
         return self.weights.get(array, form, make)
+
+    def run_now(self, kernel: Kernel, arguments: Mapping[str, Argument], units: int) -> None:
+        """Do a call while planning, on arrays."""
+        self.execute(Call(kernel, arguments, units, kernel.scratch(self.target)))
 
     def call(
         self,

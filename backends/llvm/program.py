@@ -1,38 +1,21 @@
-"""A bound graph in the compiled form: the tables of the parallel region, filled from the plan."""
+"""A bound graph that can run: compiled segments, and calls of `forward` between them where a kernel is missing."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from graphsr.backend import Step, node_macs
 from graphsr.op import Array
 
-from .driver import HEADER, STEP, counters
 from .kernel import Call
 from .library import Library
-from .loops import FLOAT
 from .memory import Memory, pages
-from .plan import Fallback, Plan, Work, resolve
-from .team import team
+from .plan import Fallback, Plan, Work
+from .segment import Segment, segment
 from .tensor import Buffer
-
-
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """Consecutive calls: one pass of the team through the parallel region. Arrays that compiled code reads."""
-
-    works: tuple[Work, ...]
-    header: Array
-    table: Array
-    counters: Array
-    arguments: Array
-    """The slots of all calls, one call after the other."""
-    moving: tuple[tuple[int, Buffer], ...]
-    """Which slots hold addresses that differ from run to run."""
 
 
 class LlvmProgram:
@@ -42,10 +25,8 @@ class LlvmProgram:
         self.plan = plan
         self.threads = threads
         self._memory = memory
-        self._library = library
         self._zeros = pages(plan.zeros.nbytes)
-        library.add({work.step.kernel for work in plan.works if isinstance(work.step, Call)})
-        self._segments = tuple(self._build())
+        self._parts = tuple(self._build(library))
 
     @property
     def planned_bytes(self) -> int:
@@ -54,61 +35,20 @@ class LlvmProgram:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         with self._memory.lock:
             places = _Places(self.plan, self._memory.at_least(self.plan.arena_bytes), self._zeros, inputs)
-            for segment in self._segments:
-                if isinstance(segment, Fallback):
-                    result = segment.node.op.forward(*(places.array(buffer) for buffer in segment.inputs))
-                    places.array(segment.output)[...] = result
+            for part in self._parts:
+                if isinstance(part, Segment):
+                    part.run(self.threads, places.address, places.scratch)
                 else:
-                    self._enter(segment, places)
+                    places.array(part.output)[...] = part.node.op.forward(*map(places.array, part.inputs))
             return places.results()
 
-    def _enter(self, segment: Segment, places: _Places) -> None:
-        """Let the team run a segment."""
-        for index, buffer in segment.moving:
-            segment.arguments[index] = places.address(buffer)
-        segment.counters[:] = 0
-        segment.header["stop"] = 0
-        segment.header["scratch"] = places.scratch
-        header = segment.header.ctypes.data
-        team(self.threads).run(self._library.entry, header, header)
-
-    def _build(self) -> Iterator[Segment | Fallback]:
-        """Cut the steps where Python has to run."""
-        calls: list[Work] = []
-        for work in self.plan.works:
-            if isinstance(work.step, Fallback):
-                if calls:
-                    yield self._segment(calls)
-                    calls = []
-                yield work.step
+    def _build(self, library: Library) -> Iterator[Segment | Fallback]:
+        """The steps, cut where Python has to run."""
+        for is_call, group in groupby((work.step for work in self.plan.works), lambda step: isinstance(step, Call)):
+            if is_call:
+                yield segment([step for step in group if isinstance(step, Call)], library, self.plan.scratch_bytes)
             else:
-                calls.append(work)
-        if calls:
-            yield self._segment(calls)
-
-    def _segment(self, works: list[Work]) -> Segment:
-        slots: list[int] = []
-        moving: list[tuple[int, Buffer]] = []
-        table = np.zeros(len(works), STEP)
-        starts = []
-        for row, work in zip(table, works, strict=True):
-            call = work.step
-            assert isinstance(call, Call)
-            starts.append(len(slots))
-            for slot, type_ in call.kernel.slots().items():
-                value = resolve(call.arguments[slot])
-                if isinstance(value, Buffer):
-                    moving.append((len(slots), value))
-                    value = 0
-                slots.append(_bits(value, type_))
-            row["kernel"], row["units"] = self._library.address(call.kernel), call.units
-        arguments = np.array(slots, np.int64)
-        table["arguments"] = arguments.ctypes.data + 8 * np.array(starts)
-        header = np.zeros((), HEADER)
-        header["steps"], header["table"] = len(works), table.ctypes.data
-        count = counters(len(works))
-        header["counters"], header["scratch_bytes"] = count.ctypes.data, self.plan.scratch_bytes
-        return Segment(tuple(works), header, table, count, arguments, tuple(moving))
+                yield from (step for step in group if isinstance(step, Fallback))
 
     def steps(self) -> list[Step]:
         return [_line(work) for work in self.plan.works]
@@ -157,16 +97,6 @@ class _Places:
             results.append(array.copy() if root in given or root in seen else array)
             seen.add(root)
         return results
-
-
-def _bits(value: object, type_: str) -> int:
-    """What the 8 bytes of a slot hold, as an integer."""
-    if type_ == FLOAT:
-        return int.from_bytes(struct.pack("<f", value), "little")
-    if isinstance(value, np.ndarray):
-        return int(value.ctypes.data)
-    assert isinstance(value, int)
-    return value
 
 
 def _line(work: Work) -> Step:

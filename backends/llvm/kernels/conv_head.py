@@ -1,10 +1,10 @@
 """conv2d of a planar image with few channels to a blocked one: the first layer of a network.
 
-    for output row (n, y) of the unit: copy the rows it needs, zeros around them
-      for panel of 16·`vectors` output channels, for R output pixels:
-        for Ci, ky, kx:
-            R x `vectors` accumulators += x[c, y·s + ky·d, x·s + kx·d] · w[panel, c, ky, kx]
-        epilogue, to the row
+for output row (n, y) of the unit: copy the rows it needs, zeros around them
+  for panel of 16·`vectors` output channels, for R output pixels:
+    for Ci, ky, kx:
+        R x `vectors` accumulators += x[c, y·s + ky·d, x·s + kx·d] · w[panel, c, ky, kx]
+    epilogue, to the row
 """
 
 from __future__ import annotations

@@ -25,10 +25,9 @@ from graphsr.op import Array
 
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
-from ..memory import aligned
 from .epilogue import Epilogue
-from .conv_winograd import transformed
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
+from .winograd_weights import transform_weights
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -191,16 +190,22 @@ class _Body:
             transform_columns(k, m, source, line, self.areas["temporary"])
             channels = kernel.epilogues[0].begin(k, panel * kernel.vectors + vector, suffix="0")
             out = self.areas["wide"] + vector * kernel.wide_row + s * (m * VECTOR_BYTES)
-            left = (self.tx + s) * m - 1
+            row_bytes = kernel.vectors * kernel.wide_row
+            out = out + (g * m + 2) * row_bytes
             with k.loop(m) as i:
-                y = (first + g) * m + 1 + i
-                row_inside = (y >= 0) & (y < k["height"])
-                row = out + (g * m + 2 + i) * (kernel.vectors * kernel.wide_row)
                 for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
-                    x = left + j
-                    inside = row_inside & (x >= 0) & (x < k["width"])
-                    value = k.select(inside, channels.apply(k, value), k.vector(0.0))
-                    k.store(value, row + j * VECTOR_BYTES)
+                    k.store(channels.apply(k, value), out + i * row_bytes + j * VECTOR_BYTES)
+            self._clear_outside(out, (first + g) * m + 1, (self.tx + s) * m - 1, row_bytes)
+
+    def _clear_outside(self, tile: Value, top: Value, left: Value, row_bytes: int) -> None:
+        """Zeros where a tile of the wide image lies outside of it: the second convolution's padding."""
+        k, m = self.k, self.kernel.m
+        whole = (top >= 0) & (left >= 0) & (top + m <= k["height"]) & (left + m <= k["width"])
+        with k.when(whole ^ 1), k.loop(m) as i, k.loop(m) as j:
+            y, x = top + i, left + j
+            inside = (y >= 0) & (x >= 0) & (y < k["height"]) & (x < k["width"])
+            with k.when(inside ^ 1):
+                k.store(k.vector(0.0), tile + i * row_bytes + j * VECTOR_BYTES)
 
     def _store_sums(self, total: list[Value], place: Value) -> None:
         kernel = self.kernel
@@ -264,16 +269,15 @@ class _Body:
                 r = residual + i * k["r_row"] if residual is not None else None
                 for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
                     y = channels.apply(k, value, r + j * VECTOR_BYTES if r is not None else None)
-                    k.store(k.select(left + j < k["width"], y, k.vector(0.0)), row + j * VECTOR_BYTES)
+                    k.store(y, row + j * VECTOR_BYTES)
                 self._halo(row, left)
 
     def _halo(self, row: Value, left: Value) -> None:
-        """Zeros left of the first tile of a row, and right of the last one."""
+        """Zeros left of the first tile of a row, and right of the image, over what the last tile wrote there."""
         k, m = self.k, self.kernel.m
         with k.when(left.equals(0)), k.loop(k["y_left"]) as x:
             k.store(k.vector(0.0), row + (x + 1) * -VECTOR_BYTES)
-        done = left + m
-        with k.when(done >= k["width"]), k.loop(k["width"] + k["y_right"], start=done) as x:
+        with k.when(left + m >= k["width"]), k.loop(k["width"] + k["y_right"], start=k["width"]) as x:
             k.store(k.vector(0.0), row + (x - left) * VECTOR_BYTES)
 
 
@@ -303,9 +307,7 @@ def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -
     y = plan.new_blocked(second.node, 0, covered - width)
     vectors, rows = (2, (12, 11)) if plan.target.vector_bits >= 512 else (1, (plan.target.rows,) * 2)
     wide, co_panels = len(first.order) // LANES // vectors, len(second.order) // LANES // vectors
-    kernel = ConvPair(
-        -(-ci // LANES), wide, co_panels, vectors, rows, m, (first.epilogue, second.epilogue)
-    )
+    kernel = ConvPair(-(-ci // LANES), wide, co_panels, vectors, rows, m, (first.epilogue, second.epilogue))
     epilogues = [conv.epilogue_arguments(plan) for conv in (first, second)]
     units = cut_strips(n, tile_rows, tile_columns, kernel.columns, kernel.step, plan.threads)
     arguments: dict[str, Argument] = {
@@ -313,23 +315,28 @@ def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -
         **y.arguments("y"),
         **(residual.arguments("r") if residual else {}),
         **{f"{name}{i}": value for i, values in enumerate(epilogues) for name, value in values.items()},
-        "u0": plan.weight(first.weight, f"pair widen {m} {vectors}", lambda w: _pack_widen(w, first.order, m, vectors)),
-        "u1": plan.weight(second.weight, f"pair narrow {m} {vectors}", lambda w: _pack_narrow(w, second.order, m, vectors)),
+        "u0": plan.weight(first.weight, f"pair widen {m} {vectors}", lambda _: _pack_widen(plan, first, kernel)),
+        "u1": plan.weight(second.weight, f"pair narrow {m} {vectors}", lambda _: _pack_narrow(plan, second, kernel)),
         **{"units": units, "zeros": plan.zero_row(x), "height": height, "width": width},
     }
     label = f"winograd F({m},3) pair"
     plan.call(first.node, kernel, arguments, len(units), label=label, covers=(second.node,))
 
 
-def _pack_widen(weight: Array, order: Array, m: int, vectors: int) -> Array:
+def _pack_widen(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array:
     """U₁[panel][ξ][Ci][16·vectors]"""
-    u = transformed(weight, order, m)
-    u = u.reshape(*u.shape[:2], -1, vectors * LANES).transpose(2, 0, 1, 3)
-    return aligned(u, u[0, 0].nbytes)
+    panel, block = np.meshgrid(np.arange(kernel.wide_panels), np.arange(kernel.ci_blocks), indexing="ij")
+    point = kernel.ci_blocks * LANES * kernel.line
+    places = panel * (kernel.points * point) + block * (LANES * kernel.line)
+    return transform_weights(plan, conv.weight, conv.order, kernel.m, kernel.vectors, places, point)
 
 
-def _pack_narrow(weight: Array, order: Array, m: int, vectors: int) -> Array:
+def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array:
     """U₂[panel of wide channels][ξ][panel of output channels][channel of the panel][16·vectors]"""
-    u, width = transformed(weight, order, m), vectors * LANES
-    u = u.reshape(len(u), -1, width, len(order) // width, width).transpose(1, 0, 3, 2, 4)
-    return aligned(u, u[0, 0, 0].nbytes)
+    blocks = kernel.wide_panels * kernel.vectors
+    panel, block = np.meshgrid(np.arange(kernel.co_panels), np.arange(blocks), indexing="ij")
+    wide, within = block // kernel.vectors, block % kernel.vectors
+    one = kernel.vectors * LANES * kernel.line
+    point = kernel.co_panels * one
+    places = wide * (kernel.points * point) + panel * one + within * (LANES * kernel.line)
+    return transform_weights(plan, conv.weight, conv.order, kernel.m, kernel.vectors, places, point)

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphsr.op import Array
-from graphsr.ops.winograd import matrices
 
 from ..kernel import Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
-from ..memory import aligned
 from .epilogue import Epilogue
 from .register_tile import register_tile_of
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
+from .winograd_weights import transform_weights
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 TILE_RECORD = 16
 """8-byte entries of the tile table for one tile: α row addresses, then those below."""
-OUT, RESIDUAL, ROWS, COLUMNS, TX = 8, 9, 10, 11, 12
+OUT, RESIDUAL, ROWS, TX = 8, 9, 10, 11
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,6 @@ class ConvWinograd(Kernel):
             if self.epilogue.residual:
                 k.store(k["r"] + out_row * k["r_row"] + tx * (m * VECTOR_BYTES), entry + 8 * RESIDUAL)
             k.store(k.minimum(k["out_height"] - ty * m, m), entry + 8 * ROWS)
-            k.store(k.minimum(k["out_width"] - tx * m, m), entry + 8 * COLUMNS)
             k.store(tx, entry + 8 * TX)
 
     def _transform_input(self, k: Function, table: Value, v: Value, temporary: Value, block: Value, t: Value) -> None:
@@ -174,15 +172,15 @@ class ConvWinograd(Kernel):
         channels = self.epilogue.begin(k, block)
         out, step = self._output(k, entry, block)
         residual = k.load(entry + 8 * RESIDUAL, PTR) + block * k["r_block"] if self.epilogue.residual else None
-        columns = k.load(entry + 8 * COLUMNS, I64)
         with k.loop(k.load(entry + 8 * ROWS, I64)) as i:
             row = out + i * k["y_row"] * self.shuffle
             r = residual + i * k["r_row"] if residual is not None else None
             for j, y in enumerate(transform_row(k, self.m, temporary, i)):
                 y = channels.apply(k, y, r + j * VECTOR_BYTES if r is not None else None)
-                y = k.select(columns > j, y, k.vector(0.0)) if j else y  # beyond the image lies its halo
                 k.store(y, row + j * step)
                 k.prefetch(row + (j + self.m) * step, write=True)
+                if r is not None:
+                    k.prefetch(r + (j + self.m) * VECTOR_BYTES)
             self._write_halo(k, entry, row, block, step)
 
     def _output(self, k: Function, entry: Value, block: Value) -> tuple[Value, int]:
@@ -204,9 +202,8 @@ class ConvWinograd(Kernel):
         with k.when(tx.equals(0)), k.loop(k["y_left"]) as x:
             k.store(k.vector(0.0), start + (x + 1) * -VECTOR_BYTES)
         with k.when(tx.equals(k["tile_columns"] - 1)):
-            done = (tx + 1) * (self.m * self.shuffle)
             width = k["out_width"] * self.shuffle
-            with k.loop(width + k["y_right"], start=done) as x:
+            with k.loop(width + k["y_right"], start=width) as x:  # over what the tile wrote there
                 k.store(k.vector(0.0), start + (x - tx * (self.m * self.shuffle)) * VECTOR_BYTES)
 
 
@@ -229,7 +226,7 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         "u": plan.weight(
             conv.weight,
             conv.form(f"winograd {m} {kernel.vectors} {kernel.chunk}"),
-            lambda w: pack(w, conv.order, kernel),
+            lambda w: pack(plan, w, conv.order, kernel),
         ),
         "units": cut_tiles(n * tile_rows * tile_columns, kernel.tiles, kernel.rows, plan.threads),
         "zeros": plan.zero_row(x),
@@ -254,9 +251,11 @@ def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
     vectors, rows = register_tile_of(target, blocks)
     panels = blocks // vectors
     chunk = 2 if panels % 2 == 0 and ci_blocks >= 8 else 1  # V is large then, and read half as often
-    return ConvWinograd(
-        ci_blocks, panels, vectors, rows, m, conv.epilogue, rows * 4, 2 if panels % 2 == 0 else 1, conv.shuffle
-    )
+    # In the second cache, V is to stay from panel to panel. With many channels it does not fit: then it is made for more
+    # tiles at once, so that U passes less often, and read for two panels at a time.
+    many = ci_blocks >= 8 and panels % 2 == 0
+    tiles, chunk = (4 * rows, 2) if many else (2 * rows, 1)
+    return ConvWinograd(ci_blocks, panels, vectors, rows, m, conv.epilogue, tiles, chunk, conv.shuffle)
 
 
 def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
@@ -270,19 +269,10 @@ def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
     return np.array(units, np.int64).reshape(-1, 2)
 
 
-def transformed(weight: Array, order: Array, m: int) -> Array:
-    """U[ξ][Ci][lanes] = G g Gᵀ of weight[Co, Ci, 3, 3], channels padded to whole blocks."""
-    _, G, _ = matrices(m)
-    co, ci = weight.shape[:2]
-    padded = np.zeros((9, -(-ci // LANES) * LANES, len(order)), np.float32)
-    padded[:, :ci, order >= 0] = weight.reshape(co, ci, 9)[order[order >= 0]].transpose(2, 1, 0)
-    u = np.kron(G, G).astype(np.float32) @ padded.reshape(9, -1)
-    return u.reshape((m + 2) ** 2, -1, len(order))
-
-
-def pack(weight: Array, order: Array, kernel: ConvWinograd) -> Array:
+def pack(plan: Planner, weight: Array, order: Array, kernel: ConvWinograd) -> Array:
     """U[chunk][ξ][panel][Ci][16·vectors], in the order in which it is read."""
-    u = transformed(weight, order, kernel.m)
-    chunks, width = kernel.panels // kernel.chunk, kernel.vectors * LANES
-    u = u.reshape(*u.shape[:2], chunks, kernel.chunk, width)
-    return aligned(u.transpose(2, 0, 3, 1, 4), kernel.u_panel)
+    panel, block = np.meshgrid(np.arange(kernel.panels), np.arange(kernel.ci_blocks), indexing="ij")
+    chunk, within = panel // kernel.chunk, panel % kernel.chunk
+    point = kernel.chunk * kernel.u_panel
+    places = chunk * (kernel.alpha**2 * point) + within * kernel.u_panel + block * (kernel.u_panel // kernel.ci_blocks)
+    return transform_weights(plan, weight, order, kernel.m, kernel.vectors, places, point)

@@ -1,0 +1,103 @@
+"""What the kernels that move data share: planar rows, 16 pixels at a time, and vectors made of lanes of others.
+
+for x in 0, 16, … < width:
+    whole vectors without a mask; the last, partial one under a mask, so that nothing outside the row is touched
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from graphsr.op import Array
+
+from ..loops import LANES, MASK, VECTOR, Function, Index, Value
+
+Pick: TypeAlias = "tuple[int, int] | None"
+"""Where a lane comes from: (which vector, which lane of it), or zero."""
+
+BAND_BYTES = 1 << 15
+"""What one unit of work moves, about: far more than the cost of taking it, far less than an image."""
+
+
+def over_row(k: Function, width: Index, body: Callable[[Value, Value | None], None]) -> None:
+    """body(x, mask) for every 16 pixels of a row; the mask is None where all of them are in it."""
+    whole = k.literal(width & -LANES) if isinstance(width, int) else width & -LANES
+    with k.loop(whole, step=LANES) as x:
+        body(x, None)
+    with k.when(whole < width):
+        body(whole, k.first_lanes(width - whole))
+
+
+def load_row(k: Function, at: Value, mask: Value | None, type_: str = VECTOR) -> Value:
+    """16 pixels of a planar row, zeros outside the mask. Any alignment."""
+    if mask is None:
+        return k.load(at, type_, align=4)
+    value = k.load_some(at, mask)
+    return value if type_ == VECTOR else k.bitcast(value, type_)
+
+
+def store_row(k: Function, value: Value, at: Value, mask: Value | None) -> None:
+    """16 pixels of a planar row, under the mask. Any alignment."""
+    if mask is None:
+        k.store(value, at, align=4)
+    else:
+        k.store_some(value if value.type == VECTOR else k.bitcast(value, VECTOR), at, mask)
+
+
+@contextmanager
+def band(k: Function, unit: Value, rows: Value, bands: Value, size: Value) -> Iterator[tuple[Value, Value]]:
+    """Rows are given out in `bands` of `size` rows: loops over those of a unit. Yields (image, row in the image)."""
+    image, first = unit // bands, unit % bands * size
+    with k.loop(k.minimum(size, rows - first)) as i:
+        yield image, first + i
+
+
+def bands_of(rows: int, row_bytes: int, images: int = 1) -> tuple[int, int]:
+    """(bands, rows of each): about `BAND_BYTES` each, but enough of them that threads share even a small image."""
+    size = max(1, min(BAND_BYTES // max(row_bytes, 1), -(-rows * images // 16)))
+    return -(-rows // min(size, rows)), min(size, rows)
+
+
+def permute(k: Function, sources: Sequence[Value], picks: Sequence[Pick]) -> Value:
+    """The vector with these lanes, by shuffles of two vectors at a time."""
+    used = sorted({pick[0] for pick in picks if pick})
+    if not used:
+        return k.vector(0.0)
+    result = sources[used[0]]
+    lanes = [pick[1] if pick and pick[0] == used[0] else 0 for pick in picks]
+    for source in used[1:]:
+        taken = [
+            LANES + pick[1] if pick and pick[0] == source else lane for pick, lane in zip(picks, lanes, strict=True)
+        ]
+        result, lanes = k.shuffle(result, sources[source], taken), list(range(LANES))
+    if any(pick and lane != i for i, (pick, lane) in enumerate(zip(picks, lanes, strict=True))):
+        result = k.shuffle(result, result, lanes)
+    if None in picks:
+        result = k.select(k.lanes([pick is not None for pick in picks], MASK), result, k.vector(0.0))
+    return result
+
+
+def interleave(k: Function, sources: Sequence[Value]) -> list[Value]:
+    """b vectors as b vectors a[0] b[0] … a[1] b[1] …"""
+    b = len(sources)
+    places = [divmod(p, b) for p in range(LANES * b)]
+    return [permute(k, sources, [(j, x) for x, j in places[m * LANES : (m + 1) * LANES]]) for m in range(b)]
+
+
+def deinterleave(k: Function, sources: Sequence[Value]) -> list[Value]:
+    """The inverse of `interleave`."""
+    b = len(sources)
+    return [permute(k, sources, [divmod(x * b + j, LANES) for x in range(LANES)]) for j in range(b)]
+
+
+def float_table(values: Array) -> Array:
+    """Numbers that a kernel loads 16 at a time: aligned, with zeros up to whole vectors."""
+    import numpy as np
+
+    from ..memory import aligned
+
+    padded = np.zeros(-(-len(values) // LANES) * LANES, np.float32)
+    padded[: len(values)] = values
+    return aligned(padded)
