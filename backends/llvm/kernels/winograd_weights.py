@@ -38,25 +38,36 @@ class WinogradWeights(Kernel):
     def slots(self) -> Mapping[str, str]:
         return {"w": PTR, "lanes": PTR, "units": PTR, "u": PTR, "channels": I64, "point": I64}
 
+    @property
+    def run(self) -> int:
+        """Bytes of 16 channels at one ξ; in the scratch, one line more lies between two runs."""
+        return LANES * self.vectors * VECTOR_BYTES
+
     def scratch(self, target: Target) -> int:
-        return (self.m + 2) * 3 * VECTOR_BYTES
+        a = self.m + 2
+        return a * a * (self.run + VECTOR_BYTES) + a * 3 * VECTOR_BYTES
 
     def body(self, k: Function, target: Target) -> None:
         a, (_, G, _) = self.m + 2, matrices(self.m)
         place, first, lane = (k.load(k["units"] + k.unit * 24 + 8 * i, I64) for i in range(3))
-        with k.loop(k.minimum(k["channels"] - first, LANES)) as c, k.loop(self.vectors) as v:
+        columns = k.scratch + a * a * (self.run + VECTOR_BYTES)
+        count = k.minimum(k["channels"] - first, LANES)
+        with k.loop(count) as c, k.loop(self.vectors) as v:
             lanes = k["lanes"] + (lane + v * LANES) * 8
             rows = [k.load(lanes + 8 * n, I64) for n in range(LANES)]
             source = k["w"] + (first + c) * (4 * TAPS)
             for j in range(3):
                 g = [self._gather(k, source + 4 * (3 * i + j), rows) for i in range(3)]
                 for i, value in enumerate(apply_matrix(k, G, g)):
-                    k.store(value, k.scratch + (3 * i + j) * VECTOR_BYTES)
-            target_of = k["u"] + place + c * (self.vectors * VECTOR_BYTES) + v * VECTOR_BYTES
+                    k.store(value, columns + (3 * i + j) * VECTOR_BYTES)
+            staged = k.scratch + (c * self.vectors + v) * VECTOR_BYTES
             with k.loop(a) as i:
-                g = [k.load(k.scratch + i * (3 * VECTOR_BYTES) + j * VECTOR_BYTES) for j in range(3)]
+                g = [k.load(columns + i * (3 * VECTOR_BYTES) + j * VECTOR_BYTES) for j in range(3)]
                 for j, value in enumerate(apply_matrix(k, G, g)):
-                    k.store(value, target_of + (i * a + j) * k["point"])
+                    k.store(value, staged + (i * a + j) * (self.run + VECTOR_BYTES))
+        with k.loop(a * a) as xi, k.loop(count * (self.vectors * VECTOR_BYTES), step=VECTOR_BYTES) as at:
+            value = k.load(k.scratch + xi * (self.run + VECTOR_BYTES) + at)
+            k.store(value, k["u"] + place + xi * k["point"] + at)
 
     def _gather(self, k: Function, source: Value, rows: list[Value]) -> Value:
         """One tap of 16 lanes; `rows` are their distances in bytes, negative where there is no channel."""
