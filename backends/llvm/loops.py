@@ -262,9 +262,11 @@ class Function:
         """A value from memory; a vector is taken to be aligned to its size unless `align` (bytes) says less."""
         return self.emit(f"load {type_}, ptr {pointer.text}, align {align or _alignment(type_)}", type_)
 
-    def store(self, value: Value, pointer: Value, align: int = 0) -> None:
+    def store(self, value: Value, pointer: Value, align: int = 0, *, nontemporal: bool = False) -> None:
+        """Write a value. `nontemporal` goes past the caches: for whole lines that nobody reads soon."""
         alignment = align or _alignment(value.type)
-        self._lines.append(f"  store {value.type} {value.text}, ptr {pointer.text}, align {alignment}")
+        hint = ", !nontemporal !0" if nontemporal else ""
+        self._lines.append(f"  store {value.type} {value.text}, ptr {pointer.text}, align {alignment}{hint}")
 
     def load_some(self, pointer: Value, mask: Value) -> Value:
         """The lanes of the mask, zeros elsewhere; memory outside the mask is not touched. Any alignment."""
@@ -420,7 +422,7 @@ def module(functions: Sequence[Function], features: str = "") -> str:
     for function in functions:
         declares.update(function.declares)
     attributes = f'attributes #0 = {{ nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"{features} }}'
-    return "\n".join([*sorted(declares.values()), *(f.text() for f in functions), attributes, ""])
+    return "\n".join([*sorted(declares.values()), *(f.text() for f in functions), attributes, "!0 = !{i32 1}", ""])
 
 
 def _text(index: Index) -> str:

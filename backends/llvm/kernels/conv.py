@@ -129,28 +129,31 @@ def convolution_of(plan: Planner, node: Node) -> Convolution:
 
 def lower(plan: Planner, node: Node) -> None:
     """Choose the kernel of a convolution."""
-    from ..plan import LEAST_BLOCKED, NoKernel
+    from ..plan import LEAST_BLOCKED
     from .conv_direct import lower_direct
     from .conv_head import lower_head
     from .conv_pair import lower_pair
+    from .conv_planar import lower_planar, wants_planar
     from .conv_winograd import lower_winograd
 
     conv = convolution_of(plan, node)
     x, op = node.inputs[0], conv.op
     assert isinstance(op, Conv2d)
     co, ci = conv.weight.shape[:2]
-    if op.algorithm.startswith("winograd"):
+    few = ci * op.groups < LEAST_BLOCKED and not plan.is_blocked(x)
+    whole_blocks = ci % LANES == 0 and co // op.groups % LANES == 0
+    if (few and wants_planar(plan, conv)) or (op.groups > 1 and not whole_blocks):
+        lower_planar(plan, conv)
+    elif op.algorithm.startswith("winograd"):
         m, narrowing = int(op.algorithm[-1]), _narrowing(plan, conv)
         if narrowing is not None:
             lower_pair(plan, conv, narrowing, m)
         else:
             lower_winograd(plan, conv, m)
-    elif op.groups == 1 and ci < LEAST_BLOCKED and not plan.is_blocked(x):
+    elif few:
         lower_head(plan, conv)
-    elif op.groups == 1 or (ci % LANES == 0 and co // op.groups % LANES == 0):
-        lower_direct(plan, conv)
     else:
-        raise NoKernel("grouped convolution")
+        lower_direct(plan, conv)
 
 
 def _shuffle_of(plan: Planner, node: Node, op: Conv2d | ConvTranspose2d, layer: Layer) -> Node | None:

@@ -41,6 +41,10 @@ class Window:
     dilation: tuple[int, int]
     before: tuple[int, int]
 
+    @property
+    def taps(self) -> int:
+        return self.size[0] * self.size[1]
+
     def row(self, k: Function, out_row: Value, ky: Index) -> Value:
         """The input row under row ky of the window; may lie outside the image."""
         return out_row * self.stride[0] + ky * self.dilation[0] - self.before[0]

@@ -1,4 +1,5 @@
-"""What follows the sum of a layer while it is in registers: y = activation(α·(sum + bias) + β·r), padding lanes to zero.
+"""What follows the sum of a layer while it is in registers: y = activation(α·(sum + bias) + β·r), padding lanes
+to zero.
 
 Shared by all kernels that write blocked images.
 """
@@ -60,13 +61,13 @@ class Channels:
     lanes: Value | None
 
     def apply(self, k: Function, y: Value, residual: Value | None = None) -> Value:
-        """The finished vector of one pixel; `residual` is the address of r."""
+        """The finished vector of one pixel; `residual` is r or its address."""
         if self.bias is not None:
             y = y + self.bias
         if self.alpha is not None:
             y = y * self.alpha
         if residual is not None:
-            r = k.load(residual)
+            r = k.load(residual) if residual.type == PTR else residual
             y = y + (r * self.beta if self.beta is not None else r)
         if self.epilogue.activation is not None:
             y = emit_activation(k, self.epilogue.activation, y)
