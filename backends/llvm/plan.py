@@ -51,6 +51,8 @@ class Work:
     note: str = ""
     covers: tuple[Node, ...] = ()
     """Further nodes that the step computes along with this one."""
+    is_conversion: bool = False
+    """Whether it only brings the node's value into another layout."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,7 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.uses = self.graph.uses()
-        self._left: set[Node] = set()
-        self._wanted: set[Node] = set()
+        self._left: dict[Node, tuple[object, Callable[[], None]]] = {}
         self._users: dict[Node, list[Node]] = {}
         for node in self.graph.nodes():
             for child in node.inputs:
@@ -121,24 +122,24 @@ class Planner:
         """Whether the value exists in the blocked layout."""
         return node in self._blocked
 
-    def leave(self, node: Node) -> bool:
-        """Leave a node to its only reader, which may `take` it and compute it along with itself. False where the value
-        is wanted by itself."""
-        if node not in self._wanted:
-            self._left.add(node)
-        return node in self._left
+    def leave(self, node: Node, part: object, compute: Callable[[], None]) -> None:
+        """Leave a node to its only reader: it may `take` the node and compute it along with itself, knowing `part`.
+        If anybody asks for the value instead, `compute` makes it."""
+        self._left[node] = part, compute
 
-    def take(self, node: Node) -> bool:
-        """Whether a node was left; the caller then computes it."""
-        left = node in self._left
-        self._left.discard(node)
-        return left
+    def left(self, node: Node) -> object:
+        """The `part` of a node that was left; None if it was not."""
+        return self._left[node][0] if node in self._left else None
+
+    def take(self, node: Node) -> None:
+        """From now on the caller computes a node that was left."""
+        del self._left[node]
 
     def demand(self, node: Node) -> None:
         """Have a node computed by itself if it was left."""
-        if self.take(node):
-            self._wanted.add(node)
-            self._lower(node)
+        if node in self._left:
+            _, compute = self._left.pop(node)
+            compute()
 
     def blocked(self, node: Node, left: int = 0, right: int = 0) -> Blocked:
         """The value as a blocked image with at least this halo, converted if need be."""
@@ -211,12 +212,13 @@ class Planner:
         note: str = "",
         covers: tuple[Node, ...] = (),
         scratch: int | None = None,
+        is_conversion: bool = False,
     ) -> None:
         """Add a step; `scratch` where its size depends on that of the image."""
         if set(arguments) != set(kernel.slots()):
             raise KeyError(f"{type(kernel).__name__} takes {list(kernel.slots())}, got {list(arguments)}")
         call = Call(kernel, arguments, units, kernel.scratch(self.target) if scratch is None else scratch)
-        self.works.append(Work(call, node, label, note, covers))
+        self.works.append(Work(call, node, label, note, covers, is_conversion))
 
     # --- making the plan ----------------------------------------------------------------------------------------
 

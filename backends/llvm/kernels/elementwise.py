@@ -6,7 +6,8 @@ whose only reader can take it along is left to that reader; so a chain is lowere
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from graphsr.ir import Node
@@ -37,24 +38,27 @@ Reference: TypeAlias = Operand | int
 """An operand of a step: an input of the chain, or an earlier step."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chain:
     """The ops that are computed in one loop."""
 
-    root: Node
-    """The node whose value is written."""
-    nodes: list[Node] = field(default_factory=list)
-    steps: list[tuple[Op, tuple[Reference, ...]]] = field(default_factory=list)
-    _operands: dict[Operand, None] = field(default_factory=dict)
+    nodes: tuple[Node, ...]
+    """Each after its inputs; the value of the last one is written."""
+    steps: tuple[tuple[Op, tuple[Reference, ...]], ...]
 
     @property
-    def operands(self) -> list[Operand]:
-        return list(self._operands)
+    def root(self) -> Node:
+        return self.nodes[-1]
+
+    @cached_property
+    def operands(self) -> tuple[Operand, ...]:
+        references = (reference for _, given in self.steps for reference in given)
+        return tuple(dict.fromkeys(r for r in references if isinstance(r, Operand)))
 
     @property
     def numbered(self) -> tuple[Step, ...]:
         """The steps as a kernel wants them: operands by number, inputs first."""
-        number = {operand: i for i, operand in enumerate(self._operands)}
+        number = {operand: i for i, operand in enumerate(self.operands)}
 
         def index(reference: Reference) -> int:
             return len(number) + reference if isinstance(reference, int) else number[reference]
@@ -65,24 +69,11 @@ class Chain:
     def note(self) -> str:
         return ", ".join(op.name for op, _ in self.steps) if len(self.steps) > 1 else ""
 
-    def add(self, plan: Planner, node: Node) -> int:
-        """Append the steps of a node, after those of the nodes that were left to it; returns the last one."""
-        references = [self._refer(plan, *given) for given in zip(node.inputs, shapes_of(node), strict=True)]
-        before: tuple[Reference, ...] = ()
-        for op, count in stages(node):
-            self.steps.append((op, (*before, *references[:count])))
-            references, before = references[count:], (len(self.steps) - 1,)
-        self.nodes.append(node)
-        return len(self.steps) - 1
-
-    def _refer(self, plan: Planner, node: Node, shape: tuple[int, ...]) -> Reference:
-        small = len(self._operands) + len(node.inputs) <= MOST_OPERANDS and len(self.steps) < MOST_STEPS
-        if small and plan.take(node):
-            return self.add(plan, node)
-        plan.demand(node)
-        operand = Operand(node, shape)
-        self._operands[operand] = None
-        return operand
+    def moved(self, by: int) -> tuple[tuple[Op, tuple[Reference, ...]], ...]:
+        """The steps when `by` others stand before them."""
+        return tuple(
+            (op, tuple(r + by if isinstance(r, int) else r for r in references)) for op, references in self.steps
+        )
 
 
 def lower(plan: Planner, node: Node) -> None:
@@ -92,15 +83,40 @@ def lower(plan: Planner, node: Node) -> None:
     reason = why_not(node)
     if reason:
         raise NoKernel(reason)
+    chain = chain_to(plan, node)
+
+    def compute() -> None:
+        lower_in = lower_blocked if can_be_blocked(plan, chain) else lower_planar
+        lower_in(plan, chain)
+
     reader = plan.only_user(node)
-    if reader is not None and reader.type.shape == node.type.shape and not why_not(reader) and plan.leave(node):
-        return
-    chain = Chain(node)
-    chain.add(plan, node)
-    if can_be_blocked(plan, chain):
-        lower_blocked(plan, chain)
+    if reader is not None and reader.type.shape == node.type.shape and not why_not(reader):
+        plan.leave(node, chain, compute)
     else:
-        lower_planar(plan, chain)
+        compute()
+
+
+def chain_to(plan: Planner, node: Node) -> Chain:
+    """The chain that ends in a node: chains that were left to it, as far as there is room, and its own steps."""
+    nodes: tuple[Node, ...] = ()
+    steps: tuple[tuple[Op, tuple[Reference, ...]], ...] = ()
+    references: list[Reference] = []
+    room = MOST_OPERANDS - len(node.inputs)
+    for child, shape in zip(node.inputs, shapes_of(node), strict=True):
+        part = plan.left(child)
+        if isinstance(part, Chain) and len(part.operands) <= room + 1 and len(steps + part.steps) < MOST_STEPS:
+            plan.take(child)
+            nodes, steps = nodes + part.nodes, steps + part.moved(len(steps))
+            references.append(len(steps) - 1)
+            room -= len(part.operands) - 1
+        else:
+            plan.demand(child)
+            references.append(Operand(child, shape))
+    before: tuple[Reference, ...] = ()
+    for op, count in stages(node):
+        steps += ((op, (*before, *references[:count])),)
+        references, before = references[count:], (len(steps) - 1,)
+    return Chain((*nodes, node), steps)
 
 
 def why_not(node: Node) -> str:

@@ -1,0 +1,224 @@
+"""Element-wise kernels of the llvm backend: every op, both layouts, chains."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llvm_layers import BACKEND
+
+from graphsr.backends.llvm.kernels.elementwise import MOST_OPERANDS
+from graphsr.backends.llvm.kernels.elementwise_ops import FORMULAS
+from graphsr.backends.llvm.kernels.elementwise_planar import merge_axes
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import OPS, Array, Op
+from graphsr.ops import (
+    Activation,
+    Add,
+    BatchNorm,
+    Clip,
+    Conv2d,
+    Div,
+    Exp,
+    Fused,
+    Gelu,
+    Greater,
+    Logistic,
+    Maximum,
+    Mul,
+    PRelu,
+    Relu,
+    Shortcut,
+    Sub,
+    Tanh,
+    Where,
+)
+from graphsr.testing import LAYERS, GraphCase, arrays
+from graphsr.testing.activation import ACTIVATIONS
+from graphsr.testing.check import assert_agrees, layer_graph
+from graphsr.testing.elementwise import broadcast_shapes
+
+UNARY = sorted(
+    name for name, kind in OPS.items() if kind in FORMULAS and not issubclass(kind, Activation) and name in LAYERS
+)
+
+
+def check(case: GraphCase) -> list[str]:
+    """The graph on one thread is as the reference, on two it has the same bits; returns the kernels that ran."""
+    one, two = (BACKEND.compile(case.graph, threads=n) for n in (1, 2))
+    assert_agrees(one, case)
+    first, second = one(case.inputs), two(case.inputs)
+    for name, y in first.items():
+        assert y.tobytes() == second[name].tobytes(), f"{name!r} differs between one thread and two\n{case}"
+    return [f"{step.kernel}: {step.note}" for step in one.bind(case.shapes).steps()]
+
+
+def is_float(case: GraphCase) -> bool:
+    types = [node.type.dtype for node in case.graph.nodes()]
+    return set(types) <= {"float32", "bool"}
+
+
+@pytest.mark.parametrize("name", [*UNARY, *sorted(ACTIVATIONS)])
+def test_every_op_is_as_its_forward(name: str) -> None:
+    @settings(max_examples=12)
+    @given(LAYERS[name](), st.booleans())
+    def run(layer, constant) -> None:
+        case = layer_graph(layer, constant)
+        kernels = check(case)
+        assert not is_float(case) or "forward" not in "".join(kernels), kernels
+
+    run()
+
+
+def values(size: int) -> st.SearchStrategy[Array]:
+    """Any floats: NaN, infinities, zeros of both signs, denormal numbers."""
+    some = st.lists(st.floats(width=32), min_size=1, max_size=24)
+    return some.map(lambda drawn: np.resize(np.array(drawn, np.float32), size))
+
+
+def assert_close(got: Array, op: Op, *inputs: Array) -> None:
+    """NaN where `forward` has it, elsewhere within a few roundings of its value in float64 or float32."""
+    with np.errstate(all="ignore"):
+        want = op.forward(*inputs)
+        exact = op.forward(*(x.astype(np.float64) for x in inputs))
+        allowed = 10 * np.finfo(np.float32).eps * np.maximum(1, np.abs(exact))
+        near = (got == want) | (np.abs(got - exact) <= allowed) | (got == exact.astype(np.float32))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want), err_msg=str(op))
+    wrong = ~(near | np.isnan(want))
+    assert not wrong.any(), f"{op} of {[x[wrong][:3] for x in inputs]} is {want[wrong][:3]}, got {got[wrong][:3]}"
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_of_any_float(name: str) -> None:
+    @settings(max_examples=12)
+    @given(ACTIVATIONS[name], st.integers(1, 70).flatmap(values))
+    def run(op: Op, x: Array) -> None:
+        node = Node.input("x", TensorType("float32", x.shape))
+        graph = Graph((node,), {"y": Node(op, (node,), "layer")})
+        assert_close(BACKEND.compile(graph)({"x": x})["y"], op, x)
+
+    run()
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_broadcasting_of_any_shapes(data: st.DataObject) -> None:
+    """Two ops one after the other, the second one broadcasting the first."""
+    a, b = data.draw(broadcast_shapes())
+    x, y = (Node.input(name, TensorType("float32", shape)) for name, shape in (("x", a), ("y", b)))
+    total = Node(Add(), (x, y), "sum")
+    graph = Graph((x, y), {"z": Node(Mul(), (Node(Sub(), (total, y), "difference"), x), "product")})
+    inputs = {"x": data.draw(arrays(a)), "y": data.draw(arrays(b))}
+    kernels = check(GraphCase(graph, inputs))
+    assert len(kernels) <= 1 + (total.type.shape != graph.outputs["z"].type.shape)
+
+
+@given(broadcast_shapes())
+def test_merged_axes_visit_the_same_elements(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    shape = np.broadcast_shapes(*shapes)
+    outer, n, strides = merge_axes(shape, list(shapes))
+    for given_shape, steps in zip(shapes, strides, strict=True):
+        x = np.arange(prod(given_shape)).reshape(given_shape)
+        grid = np.ix_(*(range(size) for size in (*outer, n)))
+        places = sum(index * step for index, step in zip(grid, steps, strict=True))
+        np.testing.assert_array_equal(x.ravel()[places].ravel(), np.broadcast_to(x, shape).ravel())
+
+
+def conv(x: Node, weight: Array, name: str) -> Node:
+    """A 3x3 convolution: what comes out of it is a blocked image."""
+    return Node(Conv2d(padding=(1, 1, 1, 1)), (x, Node.const(weight, f"{name}.weight")), name)
+
+
+@settings(max_examples=25)
+@given(st.data(), st.sampled_from([1, 3, 8, 16, 25, 100]), st.integers(1, 2))
+def test_blocked_images(data: st.DataObject, channels: int, batch: int) -> None:
+    """Between two convolutions: the second one reads the halo and the lanes beyond the channels."""
+    h, w = data.draw(st.sampled_from([(1, 1), (1, 13), (5, 7), (9, 18)]))
+
+    def weight(co: int, ci: int) -> Array:
+        return np.resize(data.draw(arrays((57,), 1 / (9 * ci))), (co, ci, 3, 3))
+
+    def vector(*shape: int) -> Node:
+        return Node.const(np.resize(data.draw(arrays((7,))), shape))
+
+    x = Node.input("x", TensorType("float32", (batch, 2, h, w)))
+    gate = Node.input("gate", TensorType("float32", (data.draw(st.sampled_from([1, batch])), channels, 1, 1)))
+    a = conv(x, weight(channels, 2), "a")
+    y = a
+    for i in range(data.draw(st.integers(1, 4))):
+        step = data.draw(st.integers(0, 7))
+        y = [
+            lambda y=y: Node(Tanh(), (y,)),
+            lambda y=y: Node(Mul(), (y, gate)),
+            lambda y=y: Node(Add(), (vector(channels, 1, 1), y)),
+            lambda y=y: Node(PRelu(), (y, vector(channels))),
+            lambda y=y: Node(Shortcut(0.5, 2.0), (a, y)),
+            lambda y=y: Node(Fused(Sub(), Gelu(), Shortcut(0.5, 0.5)), (Node.const(np.float32(0.75)), y, y)),
+            lambda y=y: Node(Where(), (Node(Greater(), (y, vector(1))), y, a)),
+            lambda y=y: Node(Clip(-0.5, 1.0), (y,)),
+        ][step]()
+        y = Node(y.op, y.inputs, f"step{i}")
+    z = conv(y, weight(3, channels), "z")
+    shapes = {node: node.type.dims for node in (x, gate)}
+    inputs = {n.name: np.resize(data.draw(arrays((31,))), shape) for n, shape in shapes.items()}
+    kernels = check(GraphCase(Graph((x, gate), {"z": z, "y": y}), inputs))
+    assert not any("forward" in kernel for kernel in kernels), kernels
+
+
+def graph_of(*, channels: int = 16, height: int = 5, width: int = 7) -> GraphCase:
+    """exp, · and batch normalisation after a convolution."""
+    x = Node.input("x", TensorType("float32", (1, channels, height, width)))
+    ones = np.ones(channels, np.float32)
+    y = conv(x, np.full((channels, channels, 3, 3), 0.01, np.float32), "conv")
+    y = Node(Mul(), (Node(Exp(), (y,), "exp"), Node.const(ones.reshape(-1, 1, 1))), "mul")
+    y = Node(BatchNorm(0.1), (y, *map(Node.const, (ones, 0 * ones, 0.5 * ones, ones))), "norm")
+    return GraphCase(Graph((x,), {"y": Node(Logistic(), (y,), "logistic")}), {"x": np.ones(x.type.dims, np.float32)})
+
+
+def test_a_chain_is_one_loop() -> None:
+    kernels = check(graph_of())
+    assert sum("element-wise" in kernel for kernel in kernels) == 1
+    assert any("exp, mul, batch_norm, logistic" in kernel for kernel in kernels)
+
+
+def test_another_size_needs_no_other_kernel() -> None:
+    kernels = []
+    for height, width in ((5, 7), (40, 33)):
+        program = BACKEND.program(graph_of(height=height, width=width).graph, 1)
+        kernels.append({work.step.kernel for work in program.plan.works if work.label.startswith("element")})
+    assert kernels[0] == kernels[1]
+
+
+def test_a_value_that_others_read_is_written() -> None:
+    x = Node.input("x", TensorType("float32", (3, 5)))
+    e = Node(Exp(), (x,), "e")
+    y = Node(Div(), (Node(Relu(), (e,), "r"), e), "y")
+    case = GraphCase(Graph((x,), {"y": y}), {"x": np.linspace(-2, 2, 15, dtype=np.float32).reshape(3, 5)})
+    assert len(check(case)) == 2
+
+
+def test_a_chain_with_too_many_operands_is_cut() -> None:
+    nodes = [Node.input(f"x{i}", TensorType("float32", (4, 9))) for i in range(3 * MOST_OPERANDS)]
+    y = nodes[0]
+    for i, node in enumerate(nodes[1:]):
+        y = Node(Maximum() if i % 2 else Add(), (y, node), f"y{i}")
+    inputs = {node.name: np.full((4, 9), i % 5, np.float32) for i, node in enumerate(nodes)}
+    kernels = check(GraphCase(Graph(tuple(nodes), {"y": y}), inputs))
+    assert 3 <= len(kernels) <= 4
+
+
+def test_long_runs_are_cut_into_units() -> None:
+    x = Node.input("x", TensorType("float32", (2, 3, 97, 131)))
+    shift = Node.input("shift", TensorType("float32", (3, 1, 1)))
+    graph = Graph((x, shift), {"y": Node(Add(), (Node(Tanh(), (x,), "t"), shift), "y")})
+    values_ = np.linspace(-3, 3, x.type.size, dtype=np.float32).reshape(x.type.dims)
+    check(GraphCase(graph, {"x": values_, "shift": np.array([1, 2, 3], np.float32).reshape(3, 1, 1)}))
+
+
+def test_other_dtypes_run_through_forward_and_say_why() -> None:
+    x = Node.input("x", TensorType("float64", (3,)))
+    program = BACKEND.compile(Graph((x,), {"y": Node(Relu(), (x,), "y")})).bind({"x": (3,)})
+    assert [step.note for step in program.steps()] == ["only float32 and bool, not float64"]
