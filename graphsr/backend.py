@@ -7,18 +7,19 @@ recent sizes. Backends are found through the entry-point group `graphsr.backends
 
 from __future__ import annotations
 
+import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from graphsr.dim import Dim
 from graphsr.errors import BackendError, GraphError, ShapeError
+from graphsr.explain import Profile, Step, steps_table
 from graphsr.ir import Graph, Node
 from graphsr.op import Array
 from graphsr.passes import Pass, run_passes
@@ -26,18 +27,6 @@ from graphsr.threads import resolve_threads
 from graphsr.verify import verify
 
 GROUP = "graphsr.backends"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of `Executable.explain()`: what runs for one node."""
-
-    node: str
-    op: str
-    kernel: str
-    macs: int
-    nbytes: int
-    note: str = ""
 
 
 def node_macs(node: Node) -> int:
@@ -62,12 +51,24 @@ class Program(Protocol):
         """What runs, in order."""
 
 
+@runtime_checkable
+class Profiled(Protocol):
+    """A program that can also say how long its steps take."""
+
+    def profile(self, inputs: Sequence[Array], repeats: int) -> Profile:
+        """Run it this often, on arrays as `Program.run` takes them."""
+
+
 class Backend(ABC):
     """Base of all backends."""
 
     name: ClassVar[str]
     passes: Sequence[Pass] = ()
     """Run once per network, on open sizes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a new one of its kind; a backend with options says here how it was made."""
+        return type(self), ()
 
     def supports(self, node: Node) -> bool:
         """Whether the backend can run this node."""
@@ -105,6 +106,10 @@ class Executable:
         self.threads = threads
         self._programs: OrderedDict[tuple[tuple[int, ...], ...], Program] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it is made from; another process compiles, or reloads what was compiled before."""
+        return Executable, (self.backend, self.graph, self.threads)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -147,17 +152,22 @@ class Executable:
                 program = next(reversed(self._programs.values()))
         else:
             program = self.bind(shapes)
-        rows = [("node", "op", "kernel", "MMAC", "KB", "note")]
-        for s in program.steps():
-            rows.append((s.node, s.op, s.kernel, f"{s.macs / 1e6:.1f}", f"{s.nbytes / 1e3:.0f}", s.note))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        total = sum(step.macs for step in program.steps())
-        table.append(
-            f"backend {self.backend.name}, {self.threads} threads, {total / 1e9:.3f} GMAC, "
+        steps = program.steps()
+        weights = sum(step.weight_bytes for step in steps)
+        return (
+            f"{steps_table(steps)}\n"
+            f"backend {self.backend.name}, {self.threads} threads, {sum(step.macs for step in steps) / 1e9:.3f} GMAC, "
             f"planned memory {program.planned_bytes / 1e6:.1f} MB"
+            + (f", weights as the kernels read them {weights / 1e6:.1f} MB" if weights else "")
         )
-        return "\n".join(table)
+
+    def profile(self, inputs: Mapping[str, Array], repeats: int = 5) -> Profile:
+        """Run `repeats` times and say what each step took. Raises `BackendError` where the backend cannot tell."""
+        arrays = self._check(inputs)
+        program = self.bind({name: array.shape for name, array in zip(self.inputs, arrays, strict=True)})
+        if not isinstance(program, Profiled):
+            raise BackendError(f"backend {self.backend.name!r} does not measure its steps; llvm does")
+        return program.profile(arrays, repeats)
 
     def _check(self, inputs: Mapping[str, Array]) -> list[Array]:
         if not isinstance(inputs, Mapping):
@@ -184,20 +194,33 @@ def backends() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def get_backend(backend: str | Backend) -> Backend:
-    """A backend by name; a `Backend` object is returned as it is.
+def get_backend(backend: str | Backend, **options: object) -> Backend:
+    """A backend by name; a `Backend` object is returned as it is. `options` are those of the backend's constructor.
 
-    Raises `BackendError` that lists the installed names.
+    Raises `BackendError` that lists the installed names, or the options that the backend has.
     """
     if isinstance(backend, Backend):
+        if options:
+            raise BackendError(f"options {sorted(options)} belong to the making of a backend; this one is made already")
         return backend
     installed = backends()
     if backend not in installed:
         raise BackendError(f"unknown backend {backend!r}; installed are {', '.join(sorted(installed)) or 'none'}")
     try:
-        made = installed[backend].load()()
+        make = installed[backend].load()
+        _check_options(backend, make, options)
+        made = make(**options)
     except (ImportError, AttributeError) as error:  # the module, or the name in it
         raise BackendError(f"backend {backend!r} cannot be loaded: {error}") from error
     if not isinstance(made, Backend):
         raise BackendError(f"entry point {backend!r} does not give a graphsr Backend, but {type(made).__name__}")
     return made
+
+
+def _check_options(backend: str, make: Callable[..., object], options: Mapping[str, object]) -> None:
+    known = sorted(inspect.signature(make).parameters)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise BackendError(
+            f"backend {backend!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
+        )

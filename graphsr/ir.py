@@ -291,6 +291,13 @@ class Graph:
 
         return self.map(convert)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a flat list: node inside node, a deep network would exceed the recursion limit."""
+        place = {node: index for index, node in enumerate(self.nodes())}
+        nodes = [(n.op, tuple(place[child] for child in n.inputs), n.name, n.origin) for n in self.nodes()]
+        outputs = {name: place[node] for name, node in self.outputs.items()}
+        return _restore, (nodes, tuple(place[node] for node in self.inputs), outputs)
+
     def __repr__(self) -> str:
         return f"<Graph of {len(self._order)} nodes: {self.input_types()} -> {self.output_types()}>"
 
@@ -303,6 +310,16 @@ class Graph:
         from graphsr.picture import graph_svg
 
         return graph_svg(self)
+
+
+def _restore(
+    nodes: list[tuple[Op, tuple[int, ...], str, str]], inputs: tuple[int, ...], outputs: dict[str, int]
+) -> Graph:
+    """The graph that `Graph.__reduce__` took apart."""
+    made: list[Node] = []
+    for op_, children, name, origin in nodes:
+        made.append(Node(op_, tuple(made[child] for child in children), name, origin))
+    return Graph(tuple(made[index] for index in inputs), {name: made[index] for name, index in outputs.items()})
 
 
 def bind_op(op_: Op, sizes: Mapping[str, Size]) -> Op:

@@ -60,12 +60,15 @@ class Model:
         constants = (node for node in self.graph.nodes() if node.is_const and node.name not in self.fixed)
         return sum(node.value.size for node in constants if node.value.dtype.kind == "f")
 
-    def compile(self, backend: str | Backend = DEFAULT_BACKEND, threads: int | None = None) -> Executable:
+    def compile(
+        self, backend: str | Backend = DEFAULT_BACKEND, threads: int | None = None, **options: object
+    ) -> Executable:
         """Make the network callable on a backend; `threads=None` uses all that are available.
 
-        Raises `BackendError` when the backend is unknown or does not support a node.
+        `options` are those of the backend; llvm has `accuracy="high"` and `memory="low"`.
+        Raises `BackendError` when the backend or an option is unknown, or a node is not supported.
         """
-        return get_backend(backend).compile(self.graph, threads=threads)
+        return get_backend(backend, **options).compile(self.graph, threads=threads)
 
     def _repr_html_(self) -> str:
         return self.graph._repr_html_()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from graphsr.backend import Backend
+from graphsr.errors import BackendError
 from graphsr.ir import Graph
 from graphsr.ops.winograd import ERROR
 from graphsr.passes import DEFAULT, Pass, choose_conv_algorithm
 
 from ..numpy_kernel import WeightCache
+from .kernel import Call
 from .library import library
 from .loops import LANES
-from .plan import Planner
 from .memory import Memory
+from .plan import Planner
 from .program import LlvmProgram
 from .segment import run_once
 from .target import host
@@ -21,22 +25,50 @@ from .target import host
 TRANSFORM_COST = 2.0
 """Of a multiplication in a Winograd transform, relative to one in the products; see `choose_conv_algorithm`."""
 
+ACCURACY = {"default": ERROR[6], "high": ERROR[4]}
+"""Largest rounding error that a choice admits, in deviations of a convolution's output: F(6, 3), or F(4, 3), which is as
+exact as a plain sum."""
+
+MEMORY = {"default": (2, 4, 6), "low": ()}
+"""Winograd tiles that a choice admits. F(m, 3) keeps (m + 2)² / 9 times the bytes of the weights, a plain sum one time."""
+
 
 class LlvmBackend(Backend):
-    """Kernels generated as LLVM IR and compiled for the instruction set of this machine."""
+    """Kernels generated as LLVM IR and compiled for the instruction set of this machine.
+
+    `accuracy="high"` forbids F(6, 3): errors are those of a plain sum, at about 1.4 times the time.
+    `memory="low"` forbids every Winograd form: no memory but the weights once more, at 2.5 to 4 times the time.
+    """
 
     name = "llvm"
-    passes: tuple[Pass, ...] = (
-        *DEFAULT[:-1],
-        partial(choose_conv_algorithm, max_error=ERROR[6], transform_cost=TRANSFORM_COST, lanes=LANES),
-    )
 
-    def __init__(self) -> None:
+    def __init__(self, accuracy: str = "default", memory: str = "default") -> None:
+        for option, value, known in (("accuracy", accuracy, ACCURACY), ("memory", memory, MEMORY)):
+            if value not in known:
+                raise BackendError(f"{option}={value!r} is not one of {', '.join(known)}")
+        self.options = (accuracy, memory)
         self.target = host()
         self.weights = WeightCache()
         self.memory = Memory()
+        self.passes: Sequence[Pass] = (
+            *DEFAULT[:-1],
+            partial(
+                choose_conv_algorithm,
+                max_error=ACCURACY[accuracy],
+                tiles=MEMORY[memory],
+                transform_cost=TRANSFORM_COST,
+                lanes=LANES,
+            ),
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LlvmBackend, self.options
 
     def program(self, graph: Graph, threads: int) -> LlvmProgram:
         kernels = library(self.target)
-        planner = Planner(graph, self.target, threads, self.weights, lambda call: run_once(call, kernels, threads))
+
+        def execute(call: Call) -> None:
+            run_once(call, kernels, threads)
+
+        planner = Planner(graph, self.target, threads, self.weights, execute)
         return LlvmProgram(planner.plan(), kernels, self.memory, threads)

@@ -30,8 +30,9 @@ HEADER = np.dtype(
         ("times", "i8"),
     ]
 )
-"""The context: a stop flag, the number of steps, and the addresses of the step table, of the counters (one line per step,
-and one before them for the barrier), of the scratch of thread 0 and of the time stamps (0: none are wanted)."""
+"""The context: a stop flag, the number of steps, and the addresses of the step table, of the counters (one line per
+step, and one before them for the barrier), of the scratch of thread 0 and of the time stamps [steps + 1, threads]
+(0: none are wanted)."""
 
 STEP = np.dtype([("kernel", "i8"), ("arguments", "i8"), ("units", "i8"), ("unused", "i8")])
 
@@ -63,11 +64,21 @@ entry:
   %timed = icmp ne ptr %times, null
   %mine = mul i64 %thread, %bytes
   %scratch = getelementptr i8, ptr %scratch0, i64 %mine
+  br i1 %timed, label %begin, label %first
+
+begin:
+  %start = call i64 @llvm.readcyclecounter()
+  %b.at = mul i64 %thread, 8
+  %b.place = getelementptr i8, ptr %times, i64 %b.at
+  store i64 %start, ptr %b.place, align 8
+  br label %first
+
+first:
   %empty = icmp eq i64 %steps, 0
   br i1 %empty, label %done, label %step
 
 step:
-  %s = phi i64 [ 0, %entry ], [ %s.next, %arrived ]
+  %s = phi i64 [ 0, %first ], [ %s.next, %arrived ]
   %s.next = add i64 %s, 1
   %r.at = mul i64 %s, 32
   %record = getelementptr i8, ptr %table, i64 %r.at
@@ -99,7 +110,7 @@ arrive:
 
 stamp:
   %now = call i64 @llvm.readcyclecounter()
-  %t.row = mul i64 %s, %threads
+  %t.row = mul i64 %s.next, %threads
   %t.index = add i64 %t.row, %thread
   %t.at = mul i64 %t.index, 8
   %t.place = getelementptr i8, ptr %times, i64 %t.at

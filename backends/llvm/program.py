@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 
-from graphsr.backend import Step, node_macs
+from graphsr.backend import node_macs
+from graphsr.explain import Profile, Step
 from graphsr.op import Array
 
 from .kernel import Call
+from .kernels.peak import measure
 from .library import Library
 from .memory import Memory, pages
 from .plan import Fallback, Plan, Work
 from .segment import Segment, segment
-from .tensor import Buffer
+from .tensor import Buffer, Zeros
 
 
 class LlvmProgram:
@@ -25,6 +28,7 @@ class LlvmProgram:
         self.plan = plan
         self.threads = threads
         self._memory = memory
+        self._library = library
         self._zeros = pages(plan.zeros.nbytes)
         self._parts = tuple(self._build(library))
 
@@ -33,13 +37,39 @@ class LlvmProgram:
         return self.plan.planned_bytes
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
+        return self._run(inputs, {}, [])
+
+    def profile(self, inputs: Sequence[Array], repeats: int) -> Profile:
+        """See `graphsr.backend.Profiled`. The peaks are measured between the runs."""
+        clocks = {p: np.zeros((len(p.calls) + 1, self.threads), np.int64) for p in self._parts if isinstance(p, Segment)}
+        per_step, totals, flops, bandwidth = [], [], 0.0, 0.0
+        for _ in range(repeats + 1):  # the first run touches the memory
+            milliseconds: list[float] = []
+            start = time.perf_counter()
+            self._run(inputs, clocks, milliseconds)
+            totals.append(1e3 * (time.perf_counter() - start))
+            per_step.append(milliseconds)
+            peak = measure(self._library, self.threads)
+            flops, bandwidth = max(flops, peak[0]), max(bandwidth, peak[1])
+        times = np.median(per_step[1:], axis=0).tolist()
+        total = float(np.median(totals[1:]))
+        return Profile(tuple(self.steps()), tuple(times), total, self.threads, flops, bandwidth)
+
+    def _run(
+        self, inputs: Sequence[Array], clocks: Mapping[Segment, Array], milliseconds: list[float]
+    ) -> list[Array]:
+        """One run. With `clocks` for the segments, the time of every step is added to `milliseconds`."""
         with self._memory.lock:
             places = _Places(self.plan, self._memory.at_least(self.plan.arena_bytes), self._zeros, inputs)
             for part in self._parts:
+                start = time.perf_counter()
                 if isinstance(part, Segment):
-                    part.run(self.threads, places.address, places.scratch)
+                    part.run(self.threads, places.address, places.scratch, clocks.get(part))
                 else:
                     places.array(part.output)[...] = part.node.op.forward(*map(places.array, part.inputs))
+                if clocks:
+                    elapsed = 1e3 * (time.perf_counter() - start)
+                    milliseconds += _shares(clocks[part], elapsed) if isinstance(part, Segment) else [elapsed]
             return places.results()
 
     def _build(self, library: Library) -> Iterator[Segment | Fallback]:
@@ -99,9 +129,21 @@ class _Places:
         return results
 
 
+def _shares(clock: Array, elapsed: float) -> list[float]:
+    """Milliseconds of each call of a segment, from the time stamps of its threads and the time of the whole."""
+    ticks = np.diff(clock.max(axis=1)).astype(float)
+    return list(ticks * (elapsed / ticks.sum()))
+
+
 def _line(work: Work) -> Step:
     """What `explain()` says of a step."""
     nodes = (work.node, *work.covers)
-    nbytes = nodes[-1].type.nbytes
-    macs = 0 if work.label.startswith("to ") else sum(node_macs(node) for node in nodes)
-    return Step(work.node.name, work.node.op.name, work.label, macs, nbytes, work.note)
+    result = nodes[-1].type.nbytes
+    if isinstance(work.step, Fallback):
+        inputs = sum(buffer.nbytes for buffer in work.step.inputs)
+        return Step(work.node.name, work.node.op.name, work.label, node_macs(work.node), result, work.note, 0, inputs + result)
+    values = work.step.arguments.values()
+    weights = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+    moved = sum(value.nbytes for value in values if isinstance(value, Buffer) and not isinstance(value, Zeros))
+    macs = 0 if work.is_conversion else sum(node_macs(node) for node in nodes)
+    return Step(work.node.name, work.node.op.name, work.label, macs, result, work.note, weights, moved + weights)

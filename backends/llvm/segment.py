@@ -36,7 +36,8 @@ class Segment:
     """Which slots hold addresses that differ from run to run."""
 
     def run(self, threads: int, address: Callable[[Buffer], int], scratch: int, times: Array | None = None) -> None:
-        """Let the team do all calls. `times` [calls, threads] takes the clock when a thread ends its part of a call."""
+        """Let the team do all calls. `times` [calls + 1, threads] takes the clock of each thread, at first and when it
+        ends its part of a call."""
         for index, buffer in self.moving:
             self.slots[index] = address(buffer)
         self.counters[:] = 0

@@ -101,7 +101,7 @@ def to_blocked(plan: Planner, node: Node) -> None:
     n, c, h, w = node.type.dims
     tensor = plan.new_blocked(node)
     arguments = {"x": source, **tensor.arguments("y"), "height": h, "width": w}
-    plan.call(node, ToBlocked(c), arguments, n * h, label="to blocked layout")
+    plan.call(node, ToBlocked(c), arguments, n * h, label="to blocked layout", is_conversion=True)
 
 
 def to_planar(plan: Planner, node: Node) -> None:
@@ -109,4 +109,4 @@ def to_planar(plan: Planner, node: Node) -> None:
     tensor = plan.blocked(node)
     n, c, h, w = node.type.dims
     arguments = {**tensor.arguments("x"), "y": plan.new_planar(node), "height": h, "width": w}
-    plan.call(node, ToPlanar(c), arguments, n * h, label="to planar layout")
+    plan.call(node, ToPlanar(c), arguments, n * h, label="to planar layout", is_conversion=True)

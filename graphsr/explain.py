@@ -1,0 +1,73 @@
+"""Tables of what runs for each node, as `Executable.explain()` and `graphsr profile` print them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """What runs for one node."""
+
+    node: str
+    op: str
+    kernel: str
+    macs: int
+    nbytes: int
+    """Of the result."""
+    note: str = ""
+    weight_bytes: int = 0
+    """Of the constants in the form that the kernel reads."""
+    traffic: int = 0
+    """Bytes that are read and written at least once: inputs, constants, result."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long each step took, beside what the machine can do, measured in the same run."""
+
+    steps: tuple[Step, ...]
+    milliseconds: tuple[float, ...]
+    """Of each step: the median over the runs, until the last thread was done."""
+    total: float
+    """Milliseconds of a whole call, median."""
+    threads: int
+    flops: float
+    """Fused multiply-adds, two operations each, per second on all threads: the peak."""
+    bandwidth: float
+    """Bytes per second that all threads together read and write when they copy a large array."""
+
+    def __str__(self) -> str:
+        header = ("node", "op", "kernel", "ms", "%", "GFLOP/s", "% of peak", "GB/s", "% of copy", "note")
+        rows = [header]
+        for step, ms in zip(self.steps, self.milliseconds, strict=True):
+            seconds = max(ms, 1e-6) / 1e3
+            flops, moved = 2 * step.macs / seconds, step.traffic / seconds
+            rate = (f"{flops / 1e9:.0f}", f"{100 * flops / self.flops:.0f}") if step.macs else ("", "")
+            time = (f"{ms:.3f}", f"{100 * ms / self.total:.1f}")
+            memory = (f"{moved / 1e9:.1f}", f"{100 * moved / self.bandwidth:.0f}")
+            rows.append((step.node, step.op, step.kernel, *time, *rate, *memory, step.note))
+        macs = sum(step.macs for step in self.steps)
+        effective = 2e3 * macs / self.total
+        return (
+            f"{aligned(rows)}\n{self.total:.2f} ms a call on {self.threads} threads: {effective / 1e9:.0f} GFLOP/s, counted "
+            f"as direct sums, {100 * effective / self.flops:.0f} % of the peak of {self.flops / 1e9:.0f}; "
+            f"copying reaches {self.bandwidth / 1e9:.1f} GB/s"
+        )
+
+
+def steps_table(steps: Sequence[Step]) -> str:
+    """One line per step, without times."""
+    rows = [("node", "op", "kernel", "MMAC", "KB", "weights KB", "note")]
+    for s in steps:
+        weights = f"{s.weight_bytes / 1e3:.0f}" if s.weight_bytes else ""
+        rows.append((s.node, s.op, s.kernel, f"{s.macs / 1e6:.1f}", f"{s.nbytes / 1e3:.0f}", weights, s.note))
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of one width, with two spaces between them."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
