@@ -123,8 +123,12 @@ def log1p(k: Function, x: Value) -> Value:
 
 
 def softplus(k: Function, x: Value) -> Value:
-    """ln(1 + e^x) = max(x, 0) + ln(1 + e^−|x|)"""
-    return at_least(k, x, 0) + log1p(k, exp(k, -k.intrinsic("fabs", x)))
+    """ln(1 + e^x) = max(x, 0) + ln(1 + e), e = e^−|x|; where 1 + e exceeds √2, ln 2 + ln((1 + e) / 2)"""
+    e = exp(k, -k.intrinsic("fabs", x))
+    one, half = k.vector(1.0), k.vector(0.5)
+    halved = e > k.vector(sqrt(2) - 1)
+    f = k.select(halved, half * e - half, e)
+    return at_least(k, x, 0) + _log_of_parts(k, k.select(halved, one, k.vector(0.0)), f)
 
 
 def mish(k: Function, x: Value) -> Value:
