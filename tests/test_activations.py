@@ -46,6 +46,7 @@ DERIVATIVES: dict[str, Callable[[Array], Array]] = {
 """f' as a function of y = f(x) with the default attributes: Table 2.1 of the thesis, where it is wrong corrected."""
 
 LIMITS: dict[str, tuple[float, float]] = {
+    "celu": (-1, inf),
     "clip": (-inf, inf),
     "elliot": (0, 1),
     "elu": (-1, inf),

@@ -16,6 +16,7 @@ FAMILIES = (
     "expand",
     "index",
     "matmul",
+    "normalise",
     "order",
     "pool",
     "rearrange",

@@ -19,6 +19,7 @@ FAMILIES = (
     "expand",
     "index",
     "matmul",
+    "normalise",
     "order",
     "pool",
     "rearrange",

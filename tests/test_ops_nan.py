@@ -47,15 +47,23 @@ ELEMENTWISE = sorted(
 
 WITHOUT_LIMIT = {
     "batch_norm_train",
-    "resize",
-    "softmax",
-    "weight_norm",
     "cos",
+    "group_norm",
+    "instance_norm",
+    "l1_norm",
+    "l2_norm",
+    "layer_norm",
+    "local_response_norm",
     "log",
+    "log_softmax",
     "mod",
     "reduce_log_sum",
+    "resize",
+    "rms_norm",
     "sin",
+    "softmax",
     "sqrt",
+    "weight_norm",
 }
 """∞ − ∞ or ∞/∞ in their statistics; 0·∞ in the weights of an interpolation; functions without a limit."""
 

@@ -21,7 +21,7 @@ from graphsr.ops.activation import (
     SymmElliot,
     Tanh,
 )
-from graphsr.ops.activation_modern import Clip, Gelu, HardSigmoid, HardSwish, Mish, PRelu, Relu6, Silu
+from graphsr.ops.activation_modern import Celu, Clip, Gelu, HardSigmoid, HardSwish, Mish, PRelu, Relu6, Silu
 from graphsr.ops.arithmetic import Maximum, Minimum, Mod, Pow, Quotient
 from graphsr.ops.compare import And, Equal, Greater, GreaterEqual, Less, LessEqual, Not, Or, Where, Xor
 from graphsr.ops.conv import Conv2d, ConvTranspose2d
@@ -35,6 +35,16 @@ from graphsr.ops.index import Gather, GatherElements, GatherND, OneHot, ScatterE
 from graphsr.ops.local import LocalConv2d
 from graphsr.ops.matmul import Einsum, MatMul
 from graphsr.ops.norm import BatchNorm, BatchNormTrain, WeightNorm
+from graphsr.ops.normalise import (
+    GroupNorm,
+    InstanceNorm,
+    L1Norm,
+    L2Norm,
+    LayerNorm,
+    LocalResponseNorm,
+    LogSoftmax,
+    RmsNorm,
+)
 from graphsr.ops.order import ArgMax, ArgMin, Hardmax, TopK
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
@@ -51,7 +61,23 @@ from graphsr.ops.reduce_kinds import (
 )
 from graphsr.ops.resize import Resize
 from graphsr.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose
-from graphsr.ops.unary import Abs, Ceil, Cos, Erf, Exp, Floor, Log, Neg, Reciprocal, Round, Sign, Sin, Sqrt
+from graphsr.ops.unary import (
+    Abs,
+    Ceil,
+    Cos,
+    Erf,
+    Exp,
+    Floor,
+    Log,
+    Neg,
+    Reciprocal,
+    Round,
+    Shrink,
+    Sign,
+    Sin,
+    Sqrt,
+    ThresholdedRelu,
+)
 
 __all__ = [
     "Abs",
@@ -66,6 +92,7 @@ __all__ = [
     "BatchNormTrain",
     "Cast",
     "Ceil",
+    "Celu",
     "Clip",
     "Concat",
     "Conv2d",
@@ -96,17 +123,24 @@ __all__ = [
     "Greater",
     "GreaterEqual",
     "GridHead",
+    "GroupNorm",
     "HardSigmoid",
     "HardSwish",
     "HardTan",
     "Hardmax",
+    "InstanceNorm",
+    "L1Norm",
+    "L2Norm",
+    "LayerNorm",
     "Leaky",
     "Less",
     "LessEqual",
     "LhTan",
     "Linear",
     "LocalConv2d",
+    "LocalResponseNorm",
     "Log",
+    "LogSoftmax",
     "Loggy",
     "Logistic",
     "MatMul",
@@ -144,6 +178,7 @@ __all__ = [
     "Relu6",
     "Reshape",
     "Resize",
+    "RmsNorm",
     "Roll",
     "Round",
     "ScatterElements",
@@ -151,6 +186,7 @@ __all__ = [
     "Selu",
     "ShapeOf",
     "Shortcut",
+    "Shrink",
     "Sign",
     "Silu",
     "Sin",
@@ -165,6 +201,7 @@ __all__ = [
     "Sub",
     "SymmElliot",
     "Tanh",
+    "ThresholdedRelu",
     "Tile",
     "TopK",
     "Transpose",

@@ -135,6 +135,28 @@ class Mish(Activation):
         return t + finite(x) * (1 - t * t) * logistic(x)
 
 
+@op("celu")
+@dataclass(frozen=True, slots=True)
+class Celu(Activation):
+    """f(x) = x for x > 0, else α·(e^(x/α) − 1); f' = 1, or e^(x/α) = y/α + 1 (Barron 2017)
+
+    >>> Celu(alpha=2.0).forward(np.array([-np.inf, -2 * np.log(2), 3.0]))
+    array([-2., -1.,  3.])
+    """
+
+    alpha: float = 1.0
+
+    def infer(self, x: TensorType) -> TensorType:
+        expect(self.alpha > 0, f"alpha must be positive, got {self.alpha}")
+        return Activation.infer(self, x)
+
+    def forward(self, x: Array) -> Array:
+        return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0) / self.alpha))
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.where(x > 0, x.dtype.type(1), y / self.alpha + 1)
+
+
 @op("hardsigmoid")
 @dataclass(frozen=True, slots=True)
 class HardSigmoid(Activation):

@@ -256,6 +256,44 @@ class Round(Stepped):
         return np.rint(x)
 
 
+@op("thresholded_relu")
+@dataclass(frozen=True, slots=True)
+class ThresholdedRelu(Unary):
+    """f(x) = x for x > θ, else 0; f' = 1 or 0 (Konda et al. 2015)
+
+    >>> ThresholdedRelu().forward(np.array([0.5, 2.0]))
+    array([0., 2.])
+    """
+
+    threshold: float = 1.0
+
+    def forward(self, x: Array) -> Array:
+        return np.where(x <= self.threshold, x.dtype.type(0), x)
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return (x > self.threshold).astype(x.dtype)
+
+
+@op("shrink")
+@dataclass(frozen=True, slots=True)
+class Shrink(Unary):
+    """f(x) = x + b for x < −λ, x − b for x > λ, else 0; f' = 1 for |x| > λ, else 0. Bias 0 gives the hard, b = λ the
+    soft shrinkage of wavelet denoising (Donoho 1995).
+
+    >>> Shrink(bias=0.5).forward(np.array([-2.0, 0.25, 2.0]))
+    array([-1.5,  0. ,  1.5])
+    """
+
+    threshold: float = 0.5
+    bias: float = 0.0
+
+    def forward(self, x: Array) -> Array:
+        return np.where(np.abs(x) <= self.threshold, x.dtype.type(0), x - self.bias * np.sign(x))
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return (np.abs(x) > self.threshold).astype(x.dtype)
+
+
 def _reciprocal(x: Array) -> Array:
     with np.errstate(divide="ignore"):
         return np.reciprocal(x)

@@ -8,7 +8,7 @@ from math import inf
 from hypothesis import strategies as st
 
 from graphsr.op import OPS
-from graphsr.ops import Activation, Clip, Elliot, Elu, Gelu, HardSigmoid, Leaky, PRelu, SymmElliot
+from graphsr.ops import Activation, Celu, Clip, Elliot, Elu, Gelu, HardSigmoid, Leaky, PRelu, SymmElliot
 from graphsr.testing.cases import Case, arrays, layer
 
 SHAPE = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
@@ -17,6 +17,7 @@ SCALE = st.sampled_from([1.0, 4.0, 8.0])
 
 STEEPNESS = st.sampled_from([1.0, 0.5, 2.0])
 ATTRIBUTES: dict[type[Activation], st.SearchStrategy[Activation]] = {
+    Celu: st.builds(Celu, st.sampled_from([1.0, 0.5, 2.0])),
     Clip: st.builds(Clip, st.sampled_from([-inf, -1.5, 0.0]), st.sampled_from([inf, 1.0, 6.0])),
     Elliot: st.builds(Elliot, STEEPNESS),
     Elu: st.builds(Elu, st.sampled_from([1.0, 0.5, 2.0])),

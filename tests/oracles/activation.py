@@ -60,6 +60,7 @@ def stair(op: Any, x: Array) -> Array:
 
 
 ORACLES: dict[str, Oracle] = {
+    "celu": torch_function("celu", "alpha"),
     "clip": torch_function("clamp", "low", "high"),
     "elliot": numpy_function(lambda op, x: (soft_sign(op.steepness * x) + 1) / 2),
     "elu": torch_function("elu", "alpha"),

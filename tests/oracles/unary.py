@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from graphsr.op import OPS, Array
-from graphsr.ops import Mod
+from graphsr.ops import Mod, Shrink, ThresholdedRelu
 from graphsr.ops.unary import Unary
 from graphsr.testing import Case
 
@@ -47,8 +48,23 @@ def quotient(case: Case) -> Array:
     return torch.div(*map(torch.tensor, case.inputs), rounding_mode="trunc").numpy()
 
 
+def thresholded_relu(case: Case) -> Array:
+    torch = pytest.importorskip("torch")
+    assert isinstance(case.op, ThresholdedRelu)
+    return torch.nn.functional.threshold(torch.from_numpy(case.inputs[0]), case.op.threshold, 0.0).numpy()
+
+
+def shrink(case: Case) -> Array:
+    """The two cases of the definition."""
+    op, (x,) = case.op, case.inputs
+    assert isinstance(op, Shrink)
+    return np.select([x < -op.threshold, x > op.threshold], [x + op.bias, x - op.bias], 0.0)
+
+
 ORACLES: dict[str, Callable[[Case], Array]] = {
     **{ours: torch_function(theirs) for ours, theirs in NAMES.items()},
     "mod": mod,
     "quotient": quotient,
+    "thresholded_relu": thresholded_relu,
+    "shrink": shrink,
 }
