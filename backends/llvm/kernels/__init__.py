@@ -23,6 +23,8 @@ LOWER: dict[str, str] = {
     "conv2d": "conv",
     "depth_to_space": "rearrange",
     "space_to_depth": "rearrange",
+    "max_pool2d": "pool",
+    "avg_pool2d": "pool",
     "conv_transpose2d": "conv_transpose",
 }
 """Name of the op (of the layer at the heart of a fused one) -> module here whose `lower` computes it."""

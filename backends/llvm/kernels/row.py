@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
+import numpy as np
+
 from graphsr.op import Array
 
 from ..loops import LANES, MASK, VECTOR, Function, Index, Value
+from ..memory import aligned
 
 Pick: TypeAlias = "tuple[int, int] | None"
 """Where a lane comes from: (which vector, which lane of it), or zero."""
@@ -94,10 +97,6 @@ def deinterleave(k: Function, sources: Sequence[Value]) -> list[Value]:
 
 def float_table(values: Array) -> Array:
     """Numbers that a kernel loads 16 at a time: aligned, with zeros up to whole vectors."""
-    import numpy as np
-
-    from ..memory import aligned
-
     padded = np.zeros(-(-len(values) // LANES) * LANES, np.float32)
     padded[: len(values)] = values
     return aligned(padded)

@@ -1,0 +1,58 @@
+"""Sums and maxima on vectors, as pooling and reductions fold them.
+
+A maximum must keep NaN, which no machine's float maximum does in one instruction. So floats become integers in the same
+order, with NaN as the greatest: their maximum is one instruction, and the way back is two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..loops import IVECTOR, LANES, VECTOR, Function, Value
+
+NAN_BITS, MOST = 0x7FC00000, 0x7FFFFFFF
+LEAST_KEY = -2139095041
+"""The key of −∞."""
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How values are folded: "sum" or "max"."""
+
+    kind: str
+
+    @property
+    def type(self) -> str:
+        """Of a vector that is being folded."""
+        return IVECTOR if self.kind == "max" else VECTOR
+
+    def neutral(self, k: Function) -> Value:
+        """What changes nothing: 0, or the key of −∞."""
+        return k.literal(LEAST_KEY, IVECTOR) if self.kind == "max" else k.vector(0.0)
+
+    def enter(self, k: Function, x: Value) -> Value:
+        """A vector of floats in the form that is folded."""
+        if self.kind == "sum":
+            return x
+        is_nan = k.compare("uno", x, x)
+        bits = k.select(is_nan, k.literal(NAN_BITS, IVECTOR), k.bitcast(x, IVECTOR))
+        return _turn(k, bits)
+
+    def leave(self, k: Function, value: Value) -> Value:
+        """The float vector of a folded one."""
+        return value if self.kind == "sum" else k.bitcast(_turn(k, value), VECTOR)
+
+    def join(self, k: Function, a: Value, b: Value) -> Value:
+        """Two vectors into one, lane by lane."""
+        return a + b if self.kind == "sum" else k.intrinsic("smax", a, b)
+
+    def across(self, k: Function, value: Value) -> Value:
+        """The fold of all lanes, in every lane: halves are folded, so the order does not depend on the machine."""
+        for distance in (8, 4, 2, 1):
+            value = self.join(k, value, k.shuffle(value, value, [lane ^ distance for lane in range(LANES)]))
+        return value
+
+
+def _turn(k: Function, bits: Value) -> Value:
+    """Bits of floats <-> keys in their order: those of negative numbers run backwards."""
+    return bits ^ (k.binary("ashr", bits, 31) & MOST)
