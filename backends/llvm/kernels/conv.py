@@ -92,6 +92,13 @@ class Convolution:
             arguments["lanes"] = plan.weight(self.weight, f"masks{self._key}", lambda _: aligned(masks))
         return arguments
 
+    def channel_arguments(self, plan: Planner) -> dict[str, Argument]:
+        """The same for kernels whose lanes are pixels: values by channel, in their own order."""
+        arguments = {name: value for name, value in self.epilogue_arguments(plan).items() if name in ("alpha", "beta")}
+        if self.layer.bias is not None:
+            arguments["bias"] = plan.weight(self.node.inputs[self.layer.bias].value, "by channel", aligned)
+        return arguments
+
     @property
     def _key(self) -> str:
         mode = self.result.op.mode if isinstance(self.result.op, DepthToSpace) else ""
@@ -130,10 +137,12 @@ def convolution_of(plan: Planner, node: Node) -> Convolution:
 def lower(plan: Planner, node: Node) -> None:
     """Choose the kernel of a convolution."""
     from ..plan import LEAST_BLOCKED
+    from .conv_depthwise import is_depthwise, lower_depthwise
     from .conv_direct import lower_direct
     from .conv_head import lower_head
     from .conv_pair import lower_pair
     from .conv_planar import lower_planar, wants_planar
+    from .conv_tail import MOST_CHANNELS, lower_tail
     from .conv_winograd import lower_winograd
 
     conv = convolution_of(plan, node)
@@ -141,9 +150,14 @@ def lower(plan: Planner, node: Node) -> None:
     assert isinstance(op, Conv2d)
     co, ci = conv.weight.shape[:2]
     few = ci * op.groups < LEAST_BLOCKED and not plan.is_blocked(x)
+    planar = wants_planar(plan, conv)
     whole_blocks = ci % LANES == 0 and co // op.groups % LANES == 0
-    if (few and wants_planar(plan, conv)) or (op.groups > 1 and not whole_blocks):
+    if is_depthwise(conv) and not few:
+        lower_depthwise(plan, conv)
+    elif (few and planar) or (op.groups > 1 and not whole_blocks):
         lower_planar(plan, conv)
+    elif planar and co <= MOST_CHANNELS and op.groups == 1:
+        lower_tail(plan, conv)
     elif op.algorithm.startswith("winograd"):
         m, narrowing = int(op.algorithm[-1]), _narrowing(plan, conv)
         if narrowing is not None:

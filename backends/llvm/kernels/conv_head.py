@@ -49,6 +49,16 @@ class Window:
         """The input row under row ky of the window; may lie outside the image."""
         return out_row * self.stride[0] + ky * self.dilation[0] - self.before[0]
 
+    def address(self, k: Function, n: Value, out_row: Value, ky: Index) -> Value:
+        """Where that row of image n of the blocked tensor x lies: the row of zeros where it is outside."""
+        y = self.row(k, out_row, ky)
+        inside = (y >= 0) & (y < k["height"])
+        return k.select(inside, k["x"] + (n * k["height"] + y) * k["x_row"], k["zeros"])
+
+    def reach(self, out_width: int) -> int:
+        """Input columns that so many output columns see, from the left padding on."""
+        return (out_width - 1) * self.stride[1] + (self.size[1] - 1) * self.dilation[1] + 1
+
 
 @dataclass(frozen=True)
 class ConvHead(Kernel):
@@ -142,8 +152,7 @@ def lower_head(plan: Planner, conv: Convolution) -> None:
     vectors, rows = register_tile_of(plan.target, len(conv.order) // LANES)
     panels = len(conv.order) // LANES // vectors
     covered = -(-out_width // rows) * rows
-    reach = (covered - 1) * window.stride[1] + (kw - 1) * window.dilation[1] + 1  # input columns, from −left
-    pitch = -(-max(reach, left + width) // LANES) * VECTOR_BYTES
+    pitch = -(-max(window.reach(covered), left + width) // LANES) * VECTOR_BYTES
     residual = conv.residual(plan)
     form = conv.form(f"head {vectors}")
     arguments: dict[str, Argument] = {

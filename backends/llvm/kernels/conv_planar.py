@@ -26,7 +26,7 @@ from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I1, I32, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import LINE, aligned
 from .conv_head import Window
-from .epilogue import Channels, Epilogue
+from .epilogue import Epilogue
 from .row import deinterleave
 
 if TYPE_CHECKING:
@@ -195,17 +195,10 @@ class ConvPlanar(Kernel):
         self, k: Function, sums: Sequence[Value], channel: Value, place: Value, masks: Sequence[Value]
     ) -> list[Value]:
         """The epilogue of 16·P pixels of a channel."""
-        epilogue = self.epilogue
-        channels = Channels(
-            epilogue,
-            bias=k.splat(k.load(k["bias"] + channel * 4, FLOAT)) if epilogue.bias else None,
-            alpha=k.splat(k["alpha"]) if epilogue.alpha else None,
-            beta=k.splat(k["beta"]) if epilogue.beta else None,
-            lanes=None,
-        )
+        channels = self.epilogue.begin_channel(k, channel)
         results = []
         for p, (y, mask) in enumerate(zip(sums, masks, strict=True)):
-            residual = k.load_some(k["r"] + place + p * VECTOR_BYTES, mask) if epilogue.residual else None
+            residual = k.load_some(k["r"] + place + p * VECTOR_BYTES, mask) if self.epilogue.residual else None
             results.append(channels.apply(k, y, residual))
         return results
 
@@ -241,7 +234,7 @@ def lower_planar(plan: Planner, conv: Convolution) -> None:
         "y": plan.new_planar(conv.node),
         "w": plan.weight(conv.weight, form, partial(pack_planar, kernel)),
         **({"r": plan.planar(conv.node.inputs[conv.layer.residual])} if conv.layer.residual is not None else {}),
-        **scalar_arguments(plan, conv),
+        **conv.channel_arguments(plan),
         "height": height,
         "width": width,
         "out_height": out_height,
@@ -256,18 +249,6 @@ def lower_planar(plan: Planner, conv: Convolution) -> None:
     scratch = (ci * rows + 1) * window.stride[1] * pitch + 2 * VECTOR_BYTES * kernel.vectors + VECTOR_BYTES
     label = "planar {}x{}".format(*window.size)
     plan.call(conv.node, kernel, arguments, n * groups * bands, label=label, scratch=scratch)
-
-
-def scalar_arguments(plan: Planner, conv: Convolution) -> dict[str, Argument]:
-    """The values of `Epilogue.slots()`, channels in their own order."""
-    arguments: dict[str, Argument] = {}
-    if conv.layer.bias is not None:
-        arguments["bias"] = plan.weight(conv.node.inputs[conv.layer.bias].value, "plain", aligned)
-    if conv.epilogue.alpha:
-        arguments["alpha"] = float(conv.layer.alpha)
-    if conv.epilogue.beta:
-        arguments["beta"] = float(conv.layer.beta)
-    return arguments
 
 
 def tile_of(target: Target, co: int) -> tuple[int, int]:

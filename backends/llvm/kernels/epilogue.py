@@ -49,10 +49,20 @@ class Epilogue:
             lanes=k.load(k["lanes" + suffix] + at, IVECTOR) if self.partial else None,
         )
 
+    def begin_channel(self, k: Function, channel: Index) -> Channels:
+        """The same where all lanes are pixels of one channel."""
+        return Channels(
+            self,
+            bias=k.splat(k.load(k["bias"] + channel * 4, FLOAT)) if self.bias else None,
+            alpha=k.splat(k["alpha"]) if self.alpha else None,
+            beta=k.splat(k["beta"]) if self.beta else None,
+            lanes=None,
+        )
+
 
 @dataclass(frozen=True)
 class Channels:
-    """The epilogue of one block of 16 channels, its operands in registers."""
+    """The epilogue of one block of 16 channels, or of one channel, its operands in registers."""
 
     epilogue: Epilogue
     bias: Value | None

@@ -1,0 +1,150 @@
+"""conv2d of a blocked image to a planar one with very few channels: the last layer of a network.
+
+    for output row (n, y) of the unit: for 16 output pixels:
+      for P of them at a time: for ky, Ci/16, kx:
+          Co x P accumulators += x[y·s + ky·d, x·s + kx·d] · w[ky, Ci/16, kx, co]
+      for co: sum up the lanes of 16 accumulators into the lanes of one vector; epilogue, to NumPy's layout
+
+The lanes are input channels, none is idle: as output channels, 3 of 16 would be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphsr.op import Array
+from graphsr.ops import Conv2d
+
+from ..kernel import Argument, Kernel, blocked_slots
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..memory import aligned
+from .conv_head import SIZES, Window
+from .epilogue import Epilogue
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+    from .conv import Convolution
+
+MOST_CHANNELS = 4
+PIXELS = {1: 16, 2: 8, 3: 8, 4: 4}
+"""P by Co: divides 16, with accumulators, pixels and a weight in 32 registers."""
+
+
+@dataclass(frozen=True)
+class ConvTail(Kernel):
+    """See the loop nest above."""
+
+    ci_blocks: int
+    co: int
+    pixels: int
+    """P."""
+    window: Window
+    epilogue: Epilogue
+
+    def slots(self) -> Mapping[str, str]:
+        residual = {"r": PTR} if self.epilogue.residual else {}
+        pointers = {"y": PTR, **residual, "w": PTR, "zeros": PTR}
+        return {**blocked_slots("x"), **pointers, **self.epilogue.slots(), **dict.fromkeys(SIZES, I64)}
+
+    def scratch(self, target: Target) -> int:
+        return self.co * LANES * VECTOR_BYTES + 8 * self.window.size[0]
+
+    def body(self, k: Function, target: Target) -> None:
+        n, out_row = k.unit // k["out_height"], k.unit % k["out_height"]
+        rows = k.scratch + self.co * LANES * VECTOR_BYTES
+        with k.loop(self.window.size[0]) as ky:
+            k.store(self.window.address(k, n, out_row, ky), rows + ky * 8)
+        with k.loop(k["out_width"], step=LANES) as x:
+            with k.loop(LANES, step=self.pixels) as p:
+                for i, value in enumerate(self._sum(k, rows, x + p)):
+                    co, pixel = divmod(i, self.pixels)
+                    k.store(value, k.scratch + co * (LANES * VECTOR_BYTES) + (p + pixel) * VECTOR_BYTES)
+            mask = k.first_lanes(k["out_width"] - x)
+            with k.loop(self.co) as co:
+                sums = k.scratch + co * (LANES * VECTOR_BYTES)
+                y = sum_lanes(k, [k.load(sums + i * VECTOR_BYTES) for i in range(LANES)])
+                place = (((n * self.co + co) * k["out_height"] + out_row) * k["out_width"] + x) * 4
+                residual = k.load_some(k["r"] + place, mask) if self.epilogue.residual else None
+                k.store_some(self.epilogue.begin_channel(k, co).apply(k, y, residual), k["y"] + place, mask)
+
+    def _sum(self, k: Function, rows: Value, x: Value) -> list[Value]:
+        """[Co · P] accumulators, whose lanes are still to be added up."""
+        (kh, kw), (_, step), (_, spread) = self.window.size, self.window.stride, self.window.dilation
+        column = (x * step - self.window.before[1]) * VECTOR_BYTES
+        tap_bytes = self.co * VECTOR_BYTES
+
+        @k.fold(kh, [k.vector(0.0)] * (self.co * self.pixels))
+        def total(ky: Value, total: list[Value]) -> Sequence[Value]:
+            source = k.load(rows + ky * 8, PTR) + column
+
+            @k.fold(self.ci_blocks, total)
+            def total_of_row(block: Value, total: list[Value]) -> Sequence[Value]:
+                a = source + block * k["x_block"]
+                b = k["w"] + (ky * self.ci_blocks + block) * (kw * tap_bytes)
+
+                @k.fold(kw, total)
+                def total_of_block(kx: Value, total: list[Value]) -> Sequence[Value]:
+                    a_tap, b_tap = a + kx * (spread * VECTOR_BYTES), b + kx * tap_bytes
+                    total = list(total)
+                    weights = [k.load(b_tap + co * VECTOR_BYTES) for co in range(self.co)]
+                    for p in range(self.pixels):
+                        pixel = k.load(a_tap + p * (step * VECTOR_BYTES))
+                        for co, weight in enumerate(weights):
+                            i = co * self.pixels + p
+                            total[i] = k.fma(pixel, weight, total[i])
+                    return total
+
+                return total_of_block
+
+            return total_of_row
+
+        return total
+
+
+def sum_lanes(k: Function, vectors: Sequence[Value]) -> Value:
+    """16 vectors -> the vector of the sums of their lanes, in four rounds that add halves of two vectors each."""
+    m = list(vectors)
+    for d in (8, 4, 2, 1):
+        upper = [lane if not lane & d else LANES + lane - d for lane in range(LANES)]
+        lower = [lane + d if not lane & d else LANES + lane for lane in range(LANES)]
+        m = [k.shuffle(m[i], m[i + d], upper) + k.shuffle(m[i], m[i + d], lower) for i in range(d)]
+    return m[0]
+
+
+def lower_tail(plan: Planner, conv: Convolution) -> None:
+    """Add the call for a convolution with one group and at most `MOST_CHANNELS` output channels."""
+    op = conv.op
+    assert isinstance(op, Conv2d)
+    x_node = conv.node.inputs[0]
+    _, ci, height, width = x_node.type.dims
+    n, co, out_height, out_width = conv.node.type.dims
+    window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
+    pixels = max(1, PIXELS[co] * plan.target.registers // 32)
+    kernel = ConvTail(-(-ci // LANES), co, pixels, window, replace(conv.epilogue, partial=False))
+    left, covered = window.before[1], -(-out_width // LANES) * LANES
+    x = plan.blocked(x_node, left, max(0, window.reach(covered) - left - width))
+    arguments: dict[str, Argument] = {
+        **x.arguments("x"),
+        "y": plan.new_planar(conv.node),
+        **({"r": plan.planar(conv.node.inputs[conv.layer.residual])} if conv.layer.residual is not None else {}),
+        **conv.channel_arguments(plan),
+        **dict(zip(SIZES, (height, width, out_height, out_width), strict=True)),
+        "w": plan.weight(conv.weight, "tail", pack_tail),
+        "zeros": plan.zero_row(x),
+    }
+    label = "tail {}x{}".format(*window.size)
+    plan.call(conv.node, kernel, arguments, n * out_height, label=label)
+
+
+def pack_tail(weight: Array) -> Array:
+    """[Kh][Ci/16][Kw][Co][16] of weight[Co, Ci, Kh, Kw]."""
+    co, ci, kh, kw = weight.shape
+    blocks = -(-ci // LANES)
+    padded = np.zeros((co, blocks * LANES, kh, kw), np.float32)
+    padded[:, :ci] = weight
+    return aligned(padded.reshape(co, blocks, LANES, kh, kw).transpose(3, 1, 4, 0, 2))
