@@ -13,12 +13,14 @@ from graphsr.testing import LAYERS, Case, tolerance
 
 FAMILIES = (
     "conv",
+    "conv_nd",
     "expand",
     "index",
     "matmul",
     "normalise",
     "order",
     "pool",
+    "pool_nd",
     "rearrange",
     "reduce",
     "reduce_kinds",

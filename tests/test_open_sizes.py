@@ -16,12 +16,14 @@ from graphsr.testing import LAYERS, Case
 H, W = Dim.symbol("H"), Dim.symbol("W")
 FAMILIES = (
     "conv",
+    "conv_nd",
     "expand",
     "index",
     "matmul",
     "normalise",
     "order",
     "pool",
+    "pool_nd",
     "rearrange",
     "reduce",
     "reduce_kinds",

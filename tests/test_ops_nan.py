@@ -69,7 +69,9 @@ WITHOUT_LIMIT = {
 
 MATRIX_PRODUCTS = {
     "conv2d",
+    "conv_nd",
     "conv_transpose2d",
+    "conv_transpose_nd",
     "dense",
     "einsum",
     "fused",

@@ -25,6 +25,7 @@ from graphsr.ops.activation_modern import Celu, Clip, Gelu, HardSigmoid, HardSwi
 from graphsr.ops.arithmetic import Maximum, Minimum, Mod, Pow, Quotient
 from graphsr.ops.compare import And, Equal, Greater, GreaterEqual, Less, LessEqual, Not, Or, Where, Xor
 from graphsr.ops.conv import Conv2d, ConvTranspose2d
+from graphsr.ops.conv_nd import ConvNd, ConvTransposeNd
 from graphsr.ops.dense import Dense, Softmax
 from graphsr.ops.detection import GaussianYoloHead, GridHead, RegionHead, YoloHead
 from graphsr.ops.elementwise import Add, Div, Mul, Shortcut, Sub
@@ -47,6 +48,7 @@ from graphsr.ops.normalise import (
 )
 from graphsr.ops.order import ArgMax, ArgMin, Hardmax, TopK
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
+from graphsr.ops.pool_nd import AvgPoolNd, LpPoolNd, MaxPoolNd
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
 from graphsr.ops.reduce import ReduceMax, ReduceMean, ReduceSum
 from graphsr.ops.reduce_kinds import (
@@ -88,6 +90,7 @@ __all__ = [
     "ArgMax",
     "ArgMin",
     "AvgPool2d",
+    "AvgPoolNd",
     "BatchNorm",
     "BatchNormTrain",
     "Cast",
@@ -96,7 +99,9 @@ __all__ = [
     "Clip",
     "Concat",
     "Conv2d",
+    "ConvNd",
     "ConvTranspose2d",
+    "ConvTransposeNd",
     "Cos",
     "CumulativeSum",
     "Dense",
@@ -143,8 +148,10 @@ __all__ = [
     "LogSoftmax",
     "Loggy",
     "Logistic",
+    "LpPoolNd",
     "MatMul",
     "MaxPool2d",
+    "MaxPoolNd",
     "Maximum",
     "Minimum",
     "Mish",

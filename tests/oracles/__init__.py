@@ -14,6 +14,7 @@ from graphsr.testing import Case
 from oracles import (
     activation,
     conv,
+    conv_nd,
     dense,
     detection,
     elementwise,
@@ -33,6 +34,7 @@ from oracles import (
 ORACLES: dict[str, Callable[[Case], Array]] = {
     **activation.ORACLES,
     **conv.ORACLES,
+    **conv_nd.ORACLES,
     **dense.ORACLES,
     **detection.ORACLES,
     **elementwise.ORACLES,
