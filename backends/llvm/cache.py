@@ -1,0 +1,200 @@
+"""Object code on disk, so that a second process compiles nothing.
+
+An entry is found by what determines it: the IR, the versions of llvmlite and LLVM, the target. It is
+
+    MAGIC, SHA-256 of the rest (32 bytes), key (64 bytes), object code
+
+and the digest is checked before LLVM sees a byte, since LLVM ends the process when an object is damaged. A damaged entry
+counts as none and is written anew. The digest does not protect against malice: machine code from here is executed, so
+the folder must belong to this user alone, and where it does not, the cache is off, with one warning.
+
+Settings: GRAPHSR_CACHE_DIR=folder, GRAPHSR_CACHE=0 (off).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import stat
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import llvmlite
+import llvmlite.binding as llvm
+
+if TYPE_CHECKING:
+    from .target import Target
+
+ABI = 1
+"""Raised when the calling convention of kernels, or the way in which they are compiled, changes."""
+
+MAGIC = b"graphsr object 1\n"
+SUFFIX = ".object"
+LIMIT = 256 << 20
+"""Bytes of all entries; above it the ones not used for longest go."""
+_STALE = 3600.0
+"""Seconds after which a temporary file belongs to a process that was killed."""
+
+_warned: set[str] = set()
+
+
+def key(text: str, target: Target) -> str:
+    """What identifies the object code of a module, as 64 hexadecimal digits."""
+    versions = [ABI, llvmlite.__version__, list(llvm.llvm_version_info)]
+    content = json.dumps([*versions, target.triple, target.cpu, target.features, text])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def directory() -> Path:
+    """Where the cache is, or would be."""
+    if chosen := os.environ.get("GRAPHSR_CACHE_DIR"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/graphsr").expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "graphsr"
+
+
+def load(key: str) -> bytes | None:
+    """The object code of an entry; None where there is none, or it is damaged."""
+    with _folder() as folder:
+        if folder is None:
+            return None
+        try:
+            descriptor = os.open(key + SUFFIX, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            with open(descriptor, "rb") as file:
+                content = file.read()
+                os.utime(descriptor)  # the age of an entry is the time since its last use
+        except OSError:
+            return None
+    return _unwrap(content, key)
+
+
+def store(key: str, image: bytes) -> None:
+    """Add an entry. It appears whole or not at all; where it cannot be written, one warning says why."""
+    temporary = f".{secrets.token_hex(8)}.partial"
+    with _folder(make=True) as folder:
+        if folder is None:
+            return
+        try:
+            # No fsync, unlike `graphsr.atomic`: an entry that a power cut tears is noticed by its digest.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
+                file.write(_wrap(image, key))
+            os.replace(temporary, key + SUFFIX, src_dir_fd=folder, dst_dir_fd=folder)
+            _evict(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # it may not even exist
+                os.unlink(temporary, dir_fd=folder)
+            _warn(f"cannot write to the object cache {directory()}: {error.strerror or error}")
+
+
+def statistics() -> tuple[int, int]:
+    """(entries, bytes)."""
+    with _folder() as folder:
+        sizes = [entry.st_size for name, entry in _files(folder) if name.endswith(SUFFIX)]
+    return len(sizes), sum(sizes)
+
+
+def clear() -> int:
+    """Remove all entries; says how many there were."""
+    removed = 0
+    with _folder() as folder:
+        for name, _ in _files(folder):
+            removed += _remove(folder, name) and name.endswith(SUFFIX)
+    return removed
+
+
+def _wrap(image: bytes, key: str) -> bytes:
+    body = key.encode() + image
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
+def _unwrap(content: bytes, key: str) -> bytes | None:
+    start = len(MAGIC) + 32
+    digest, body = content[len(MAGIC) : start], content[start:]
+    intact = content.startswith(MAGIC) and hashlib.sha256(body).digest() == digest and body[:64] == key.encode()
+    return body[64:] if intact else None
+
+
+@contextlib.contextmanager
+def _folder(*, make: bool = False) -> Iterator[int | None]:
+    """The open folder; None where the cache is off, not there, or not this user's alone.
+
+    What was checked is what is used: files are reached through the descriptor, not again through the path.
+    """
+    descriptor = _open_folder(make) if os.environ.get("GRAPHSR_CACHE", "1") != "0" else None
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _open_folder(make: bool) -> int | None:
+    path = directory()
+    if os.open not in os.supports_dir_fd or not hasattr(os, "geteuid"):
+        return None  # without owners and modes nothing tells whose code it is
+    try:
+        if make:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _warn(f"object cache off: {path} is not a folder that can be used ({error.strerror}); no symbolic link may be")
+        return None
+    found = os.fstat(descriptor)
+    if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return descriptor
+    os.close(descriptor)
+    _warn(
+        f"object cache off: {path} can be written by others (owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}), "
+        "who could place code there: make it yours with mode 700, or set GRAPHSR_CACHE_DIR, or GRAPHSR_CACHE=0"
+    )
+    return None
+
+
+def _files(folder: int | None) -> list[tuple[str, os.stat_result]]:
+    """Entries and temporary files with their states. Other files in the folder are none of our business."""
+    found = []
+    for name in os.listdir(folder) if folder is not None else ():
+        if name.endswith((SUFFIX, ".partial")):
+            with contextlib.suppress(FileNotFoundError):  # another process removed it
+                found.append((name, os.stat(name, dir_fd=folder, follow_symlinks=False)))
+    return found
+
+
+def _evict(folder: int) -> None:
+    """Keep to the limit, and remove what killed processes left."""
+    files = sorted(_files(folder), key=lambda item: item[1].st_mtime)
+    excess = sum(entry.st_size for _, entry in files) - LIMIT
+    for name, entry in files:
+        if excess > 0 and name.endswith(SUFFIX):
+            excess -= entry.st_size
+            _remove(folder, name)
+        elif name.endswith(".partial") and time.time() - entry.st_mtime > _STALE:
+            _remove(folder, name)
+
+
+def _remove(folder: int | None, name: str) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:  # another process was quicker
+        return False
+    return True
+
+
+def _warn(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, RuntimeWarning, stacklevel=2)

@@ -1,0 +1,151 @@
+"""IR text -> machine code: in this process, as an object file, or as assembly for the reader.
+
+    text -> [cache] -> verify -> object code -> link into the process -> addresses
+
+No IR passes: kernels are written in the shape in which they should run, and passes gained nothing. What is run is always
+linked from an object, whether it comes from the cache or was made a moment ago.
+
+GRAPHSR_DEBUG=3 prints the IR to standard error, 4 the assembly too; GRAPHSR_DUMP=folder writes both as files, named by
+their first function and the key of the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+from graphsr.errors import BackendError
+
+from . import cache as objects
+from .target import Target
+
+OPTIMISATION = 2
+"""Of the code generator (0..3): 3 gives the same code, 0 code that is three times slower."""
+
+_DEFINITION = re.compile(r'^define (?!.*\b(?:private|internal) )[^@\n]*@"?([\w.$-]+)"?\(', re.MULTILINE)
+
+_lock = threading.RLock()
+"""LLVM is entered by one thread at a time. A fork waits for it, so that a child never inherits LLVM half way through a
+compilation."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+class Code:
+    """Functions in the memory of this process. They live as long as this object does."""
+
+    def __init__(self, image: bytes, symbols: tuple[str, ...]) -> None:
+        builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+        for symbol in symbols:
+            builder.export_symbol(symbol)
+        # The order of these two fields matters: the library is unloaded before the engine that holds it.
+        self._engine = llvm.create_lljit_compiler(use_jit_link=True, suppress_errors=True)
+        self._library = builder.link(self._engine, "graphsr")
+        self._addresses = {symbol: int(self._library[symbol]) for symbol in symbols}
+
+    def address(self, symbol: str) -> int:
+        """Where the code of a function begins."""
+        if symbol not in self._addresses:
+            raise BackendError(f"compiled code has no function {symbol!r}; it has {', '.join(self._addresses)}")
+        return self._addresses[symbol]
+
+
+def compile_ir(text: str, target: Target, *, cached: bool = True) -> Code:
+    """Machine code of an IR module, linked into this process. Thread-safe.
+
+    External functions, such as `sched_yield`, are those of the process. With `cached`, the object code is taken from the
+    cache on disk and put there. Raises `BackendError` for IR that LLVM refuses, and for functions that are not there.
+    """
+    key = objects.key(text, target)
+    _show(text, target, key)
+    image = objects.load(key) if cached else None
+    symbols = tuple(_DEFINITION.findall(text))
+    with _llvm(text):
+        if image is None:
+            image = emit_object(text, target)
+            if cached:
+                objects.store(key, image)
+        return Code(image, symbols)
+
+
+def emit_object(text: str, target: Target) -> bytes:
+    """The module as a relocatable object file, also for a machine that is not this one."""
+    with _llvm(text):
+        machine = _machine(target)
+        image: bytes = machine.emit_object(_parse(text, machine, target))
+        return image
+
+
+def emit_assembly(text: str, target: Target) -> str:
+    """The module as assembly, also for a machine that is not this one."""
+    with _llvm(text):
+        machine = _machine(target)
+        return str(machine.emit_assembly(_parse(text, machine, target)))
+
+
+def _parse(text: str, machine: llvm.TargetMachine, target: Target) -> llvm.ModuleRef:
+    module = llvm.parse_assembly(text)
+    module.triple = target.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    return module
+
+
+@cache
+def _machine(target: Target) -> llvm.TargetMachine:
+    """Position-independent code: linked objects lie anywhere in memory."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=OPTIMISATION, reloc="pic", codemodel="small"
+    )
+
+
+@contextmanager
+def _llvm(text: str) -> Iterator[None]:
+    """Sole use of LLVM; what it says is wrong is told with the function and the line in question."""
+    with _lock:
+        try:
+            yield
+        except RuntimeError as error:
+            raise BackendError(
+                f"the llvm backend wrote code that LLVM refuses ({_where(text, str(error))}): "
+                f"{str(error).strip()}\nThis is a bug in graphsr: please report it, with the output of GRAPHSR_DEBUG=3"
+            ) from error
+
+
+def _where(text: str, message: str) -> str:
+    """The function, and the line if LLVM names one."""
+    found = re.search(r"<string>:(\d+):", message)
+    names = _DEFINITION.findall(text)
+    if not found:
+        return f"module of {', '.join(names) or 'no function'}"
+    lines = text.splitlines()
+    number = min(int(found[1]), len(lines))
+    above = _DEFINITION.findall("\n".join(lines[:number]))
+    return f"function {above[-1] if above else '(none)'}, line {number}: {lines[number - 1].strip() if lines else ''}"
+
+
+def _show(text: str, target: Target, key: str) -> None:
+    level = os.environ.get("GRAPHSR_DEBUG", "0")
+    folder = os.environ.get("GRAPHSR_DUMP")
+    if level not in ("3", "4") and not folder:
+        return
+    first = next(iter(_DEFINITION.findall(text)), "module")
+    if level in ("3", "4"):
+        print(f"; graphsr: IR of {first} for {target.name}\n{text}", file=sys.stderr)
+    if level == "4":
+        print(f"# graphsr: assembly of {first} for {target.name}\n{emit_assembly(text, target)}", file=sys.stderr)
+    if folder:
+        base = Path(folder, f"{first[:60]}_{key[:16]}")
+        base.parent.mkdir(parents=True, exist_ok=True)
+        base.with_suffix(".ll").write_text(text, encoding="utf-8")
+        base.with_suffix(".s").write_text(emit_assembly(text, target), encoding="utf-8")
