@@ -21,7 +21,7 @@ from graphsr.detection import Detection, Detector, read_names
 from graphsr.detection_drawing import detections_json, draw_detections
 from graphsr.errors import GraphsrError, ImageError, ModelError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
-from graphsr.loading import embedded, load, save
+from graphsr.loading import embedded, load, save, writers
 from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.upscaling import Upscaler
@@ -190,8 +190,9 @@ def describe(model: Model) -> str:
 
 def convert(options: argparse.Namespace) -> int:
     """`graphsr convert IN OUT`"""
-    if Path(options.target).suffix != ".safetensors":
-        raise UsageError(f"the output is a safetensors file: expected NAME.safetensors, got {options.target}")
+    known = writers()
+    if Path(options.target).suffix not in known:
+        raise UsageError(f"the output is named by its format, {', '.join(sorted(known))}: got {options.target}")
     model = _load(options.source, options)
     _say_assumptions(model)
     save(model, options.target, dtype="float16" if options.float16 else "float32")

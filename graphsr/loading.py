@@ -35,8 +35,10 @@ class Importer(Protocol):
         """The model in the file. Raises `ModelError`."""
 
 
-class NativeFormat(Importer, Protocol):
-    """The entry point called "native" can save as well."""
+class Format(Importer, Protocol):
+    """An importer that can save as well, to files with one of the suffixes SAVES."""
+
+    SAVES: tuple[str, ...]
 
     def save(self, model: Model, path: str | os.PathLike[str], *, dtype: str) -> None:
         """Write the model to a file that `load` reads. Raises `ModelError`."""
@@ -60,13 +62,23 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
 
 def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
-    """Save a model in graphsr's own format, one .safetensors file: `load` gives the same model, bit for bit.
+    """Save a model: as .safetensors in graphsr's own format, of which `load` gives the same model, bit for bit; as .cfg
+    with a .weights file beside it, for darknet.
 
-    With `dtype="float16"` weights are stored in half precision and widened when they are loaded.
-    Raises `ModelError` for another suffix, and for weights beyond half precision's range.
+    With `dtype="float16"` weights are stored in half precision and widened when they are loaded (.safetensors only).
+    Raises `ModelError` for another suffix, for weights beyond half precision's range, and for a network that the format
+    cannot express.
     """
-    native = cast(NativeFormat, importers()["native"])
-    native.save(model, path, dtype=dtype)
+    known = writers()
+    suffix = Path(path).suffix
+    if suffix not in known:
+        raise ModelError(f"{os.fspath(path)}: models are saved as {', '.join(sorted(known))} files")
+    known[suffix].save(model, path, dtype=dtype)
+
+
+def writers() -> dict[str, Format]:
+    """The importers that can save, by suffix."""
+    return {suffix: cast(Format, found) for found in importers().values() for suffix in getattr(found, "SAVES", ())}
 
 
 def importers() -> dict[str, Importer]:

@@ -15,12 +15,25 @@ from graphsr.errors import GraphError, ModelError
 from graphsr.ir import Graph, Node
 from graphsr.model import Model
 
-from . import darknet_heads, darknet_layers, darknet_merge, darknet_norm, darknet_recurrent, darknet_spatial  # noqa: F401  # each enters its sections
+from . import (  # noqa: F401  # each enters its sections
+    darknet_export_rules,
+    darknet_heads,
+    darknet_layers,
+    darknet_merge,
+    darknet_norm,
+    darknet_recurrent,
+    darknet_spatial,
+)
 from .byte_source import open_source
+from .darknet_export import save
 from .darknet_grammar import MAX_BYTES, Section, parse_cfg
 from .darknet_network import Network, Settings, build, check, measure, unread
 from .darknet_weights import ALEXEYAB, FORKS, PJREDDIE, WeightsFile
 
+__all__ = ["SAVES", "load", "matches", "save"]
+
+SAVES = (".cfg",)
+"""What `save` writes, by suffix."""
 CHOICES = {"fork": FORKS, "batchnorm": ("inside", "outside"), "state": ("zero", "carried")}
 OPTIONS = ("weights", "input_range", "time_steps", *CHOICES)
 ONLY = {
@@ -112,7 +125,7 @@ def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, 
         "graph": graph,
         "architecture": "darknet",
         "scale": _scale(graph),
-        "input_range": float(options.get("input_range") or 1.0),
+        "input_range": float(options.get("input_range") or sections[0].number("input_range", 1.0)),
         "inferred": read,
         "assumptions": tuple(assumptions),
         "fixed": frozenset(network.fixed),

@@ -14,7 +14,7 @@ from graphsr.errors import ModelError
 
 MAX_BYTES = 1 << 20
 """Larger files are refused: the largest published one has 30 KB."""
-MAX_SECTIONS = 4_000
+MAX_SECTIONS = 2_000
 MAX_INT = (1 << 31) - 1
 
 _HEADER = re.compile(r"\[(\w+)\]")

@@ -38,6 +38,12 @@ COMMON = words(
 NOT_LOADED = {"dontload": 0.0, "dontloadscales": 0.0, "numload": 0.0}
 """Keys of every section that would leave a layer without some of its parameters."""
 MAX_CHANNELS = 1 << 24
+MAX_NODES = 15_000
+"""Of the graph: what many steps of recurrent layers, unrolled, can come to."""
+MAX_CONSTANTS = 1 << 25
+"""Elements of all constants that the file does not hold."""
+MAX_SIZE_TEXT = 400
+"""Characters: a size that was divided more often is not kept open."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Network:
     def __init__(self, net: Section, settings: Settings, parameters: Parameters, open_sizes: bool) -> None:
         self.net, self.settings, self.parameters, self.open_sizes = net, settings, parameters, open_sizes
         self.section = net
+        self.nodes = self.constants = 0
         self.layers: list[Node] = []
         self.convolutions: dict[int, tuple[Node, ...]] = {}
         """Weight and the rest of the parameters of each convolution by layer index, for `share_index`."""
@@ -102,12 +109,19 @@ class Network:
         return f"{self.index}.{self.section.name}"
 
     def node(self, op: Op, *inputs: Node, part: str = "") -> Node:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self.section.error(f"the network has more than {MAX_NODES} operations")
         return Node(op, inputs, f"{self.name}.{part}" if part else self.name, self.section.origin)
 
     def constant(self, value: Array | float, part: str) -> Node:
         """Numbers that belong to the layer and not to the file."""
+        array = np.atleast_1d(np.asarray(value, np.float32))
+        self.constants += array.size
+        if self.constants > MAX_CONSTANTS:
+            raise self.section.error(f"the layers have more than {MAX_CONSTANTS} constants of their own")
         self.fixed.add(f"{self.name}.{part}")
-        return Node.const(np.atleast_1d(np.asarray(value, np.float32)), f"{self.name}.{part}", self.section.origin)
+        return Node.const(array, f"{self.name}.{part}", self.section.origin)
 
     def parameter(self, what: str, *shape: int) -> Node:
         """The next parameter of the file."""
@@ -234,6 +248,8 @@ def build(sections: list[Section], settings: Settings, parameters: Parameters, o
     for s in sections[1:]:
         network.section = s
         network.layers.append(SECTIONS[s.name].build(network, s))
+        if open_sizes and max(len(str(size)) for size in network.x.type.shape) > MAX_SIZE_TEXT:
+            raise OpenSizesError
     return network
 
 
@@ -245,6 +261,6 @@ def measure(sections: list[Section], settings: Settings) -> tuple[Network, list[
     measure = Measure()
     try:
         return build(sections, settings, measure, open_sizes=True), measure.requests
-    except (OpenSizesError, GraphError, RecursionError):  # a size that is divided thousands of times is nested deeply
+    except (OpenSizesError, GraphError):
         measure = Measure()
         return build(sections, settings, measure, open_sizes=False), measure.requests

@@ -10,7 +10,7 @@ from graphsr.ops import Conv2d, Div, Mul, Pow, ReduceSum, Sqrt
 from .darknet_grammar import Section
 from .darknet_network import Network, section
 
-MAX_CHANNELS = 4096
+MAX_CHANNELS = 2048
 """Of a local response normalisation, whose sums are a product with a matrix of this size."""
 
 

@@ -20,6 +20,7 @@ from .byte_source import open_source
 from .safetensors_file import read_safetensors, write_safetensors
 
 SUFFIX = ".safetensors"
+SAVES = (SUFFIX,)
 FORMAT = "graphsr-model-1"
 MARKER = f'"format":"{FORMAT}"'.encode()
 """Stands at the beginning of the file, in the metadata's first entry."""

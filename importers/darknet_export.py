@@ -1,0 +1,254 @@
+"""Graph -> cfg and weights, for networks that darknet can express.
+
+Every node becomes a section; a convolution or connected layer takes the batch normalisation and the activation after it
+into its own. Where a section does not read the layer before it, a [route] stands between them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphsr.atomic import atomic_path
+from graphsr.dim import Dim, Size
+from graphsr.errors import ModelError
+from graphsr.ir import Graph, Node
+from graphsr.model import Model
+from graphsr.op import Array
+from graphsr.ops import Activation, BatchNorm, Conv2d, Linear, Reshape
+from graphsr.ops.detection import HEADS
+from graphsr.passes import fold_constants, remove_dead
+
+from .darknet_activations import PLAIN
+from .darknet_grammar import listed
+from .darknet_weights import ALEXEYAB, PJREDDIE, write_weights
+
+EPS = 1e-5
+"""Of darknet's batch normalisation; another one goes into the variances."""
+NAMES = {op: name for name, op in reversed(PLAIN.items())} | {Linear(): "linear"}
+"""The word for an activation."""
+
+
+class UnsupportedError(Exception):
+    """A node that darknet has no words for."""
+
+
+class Writer:
+    """The sections and parameters so far. A rule writes the sections of one node."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.sections: list[list[str]] = []
+        self.shapes: list[tuple[Size, ...]] = []
+        """[N, C, H, W] of each layer's output, as darknet sees it."""
+        self.arrays: list[Array] = []
+        self.layer: dict[Node, int] = {}
+        """The layer that holds the value of a node."""
+        self.forks: dict[str, set[str]] = defaultdict(set)
+        """Words that only one of the forks knows, by fork."""
+        self.outputs = set(graph.outputs.values())
+        self.users: dict[Node, list[Node]] = defaultdict(list)
+        for node in graph.nodes():
+            for child in node.inputs:
+                self.users[child].append(node)
+
+    def section(self, word: str, node: Node, /, *, fork: str = "", **options: Any) -> None:
+        """A section whose output is the value of `node`. Options that are None are left out."""
+        if fork:
+            self.forks[fork].add(word)
+        lines = [f"{key}={_text(value)}" for key, value in options.items() if value is not None]
+        self.sections.append([f"[{word}]", *lines])
+        self.shapes.append((*node.type.shape, 1, 1)[:4])
+        self.layer[node] = len(self.sections) - 1
+
+    def feed(self, node: Node, exact: bool = True) -> None:
+        """Make `node` the output of the layer before the next section. Unless it is read as a vector (`exact=False`),
+        darknet must see it in its own shape."""
+        shape = (*node.type.shape, 1, 1)[:4]
+        index = self.index(node)
+        if exact and index >= 0 and shape != self.shapes[index]:
+            raise UnsupportedError(f"darknet cannot reshape {list(self.shapes[index])} to {list(shape)}")
+        if index != len(self.sections) - 1:
+            self.sections.append(["[route]", f"layers={index}"])
+            self.shapes.append(self.shapes[index])
+
+    def index(self, node: Node) -> int:
+        if node not in self.layer:
+            raise UnsupportedError("it reads a constant where darknet has a layer")
+        return self.layer[node]
+
+    def only_user(self, node: Node) -> Node | None:
+        """The node that alone reads this one, which is no output."""
+        users = self.users[node]
+        return users[0] if len(users) == 1 and node not in self.outputs else None
+
+    def activation(self, node: Node) -> tuple[str, Node]:
+        """(word, node after it): the activation that follows a layer, to be written in its section."""
+        user = self.only_user(node)
+        if user is not None and isinstance(user.op, Activation) and user.op in NAMES:
+            return NAMES[user.op], user
+        return "linear", node
+
+    def norm(self, node: Node) -> tuple[BatchNorm, tuple[Array, ...], Node] | None:
+        """The batch normalisation that follows a layer."""
+        user = self.only_user(node)
+        if user is not None and isinstance(user.op, BatchNorm) and user.inputs[0] is node:
+            return user.op, tuple(value(child) for child in user.inputs[1:]), user
+        return None
+
+    def covers(self, *nodes: Node) -> None:
+        """The last section holds the values of these nodes, too."""
+        self.layer |= dict.fromkeys(nodes, len(self.sections) - 1)
+
+
+Rule: TypeAlias = Callable[[Writer, Node, Any], None]
+
+RULES: dict[type, Rule] = {}
+"""How a node of each op is written."""
+
+
+def rule(*ops: type) -> Callable[[Rule], Rule]:
+    def enter(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(ops, function))
+        return function
+
+    return enter
+
+
+def value(node: Node) -> Array:
+    if not node.is_const:
+        raise UnsupportedError("its parameters are computed and not constants")
+    return node.value
+
+
+def known(size: Size) -> int:
+    if isinstance(size, Dim):
+        raise UnsupportedError(f"its size {size} is open")
+    return size
+
+
+def normalised(norm: tuple[BatchNorm, tuple[Array, ...], Node] | None, bias: Array) -> tuple[list[Array], Node | None]:
+    """([bias] or [bias, scale, mean, var], node of the normalisation), for a layer that adds `bias` itself."""
+    if norm is None:
+        return [bias], None
+    op, (scale, beta, mean, var), node = norm
+    return [beta, scale, mean - bias, darknet_variance(op, var)], node
+
+
+def darknet_variance(op: BatchNorm, var: Array) -> Array:
+    """The variance that gives the same deviation with darknet's ε."""
+    if op.form == "inside" and op.eps == EPS:
+        return var
+    return (op.deviation(var.astype(np.float64)) ** 2 - EPS).astype(np.float32)
+
+
+def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+    """Write a model as `path` (.cfg) and the .weights file beside it.
+
+    Raises `ModelError` that lists every node which darknet cannot express, by name and origin.
+    """
+    if dtype != "float32":
+        raise ModelError(f"darknet stores float32, not {dtype}")
+    cfg, weights = export(model)
+    try:
+        with atomic_path(Path(path).with_suffix(".weights")) as file:
+            file.write_bytes(weights)
+        with atomic_path(path) as file:
+            file.write_text(cfg, encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
+
+
+def export(model: Model) -> tuple[str, bytes]:
+    """(text of the cfg, bytes of the weights). Raises `ModelError`; see `save`."""
+    graph = remove_dead(fold_constants(model.graph))
+    if len(graph.inputs) != 1:
+        raise ModelError(f"darknet has one input, this network has {', '.join(graph.input_types())}")
+    writer, faults = Writer(graph), []
+    (image,) = graph.inputs
+    _begin(writer, image)
+    for node in graph.nodes():
+        if node is image or node.is_const or node in writer.layer:
+            continue
+        try:
+            _rule_of(node)(writer, node, node.op)
+        except UnsupportedError as error:
+            faults.append(f"{node.where()}: {error}")
+            writer.section("unsupported", node)
+    try:
+        _end(writer)
+    except UnsupportedError as error:
+        faults.append(str(error))
+    fork = PJREDDIE if writer.forks[PJREDDIE] else ALEXEYAB
+    if writer.forks[PJREDDIE] and writer.forks[ALEXEYAB]:
+        both = (", ".join(sorted(words)) for words in (writer.forks[PJREDDIE], writer.forks[ALEXEYAB]))
+        faults.append("neither fork knows all of it: {} are pjreddie's, {} AlexeyAB's".format(*both))
+    if faults:
+        raise ModelError("darknet cannot express this network:" + listed(faults, 100))
+    text = "\n\n".join("\n".join(lines) for lines in [_net(model, image), *writer.sections])
+    return text + "\n", write_weights(writer.arrays, fork)
+
+
+def _rule_of(node: Node) -> Rule:
+    if isinstance(node.op, Activation):
+        return _write_activation
+    if type(node.op) not in RULES:
+        raise UnsupportedError("darknet has no such layer")
+    return RULES[type(node.op)]
+
+
+def _begin(writer: Writer, image: Node) -> None:
+    """Layers cannot refer to the image: unless one convolution alone reads it, a layer repeats it."""
+    writer.layer[image] = -1
+    user = writer.only_user(image)
+    if user is None or not isinstance(user.op, Conv2d):
+        writer.section("activation", image, activation="linear")
+
+
+def _end(writer: Writer) -> None:
+    """darknet's output is its last layer, besides heads, which are found wherever they stand."""
+    plain = [node for node in writer.graph.outputs.values() if not isinstance(node.op, HEADS)]
+    if len(plain) > 1:
+        raise UnsupportedError(f"darknet has one output besides its heads, this network has {len(plain)}")
+    for node in plain:
+        writer.feed(node)
+
+
+def _net(model: Model, image: Node) -> list[str]:
+    """[net], with the size that is known: that of the input, or of the training."""
+    _, channels, *sizes = (*image.type.shape, 1, 1)[:4]
+    told = [int(model.inferred.get(key, "0")) or 64 for key in ("height", "width")]
+    height, width = (told[i] if isinstance(size, Dim) else size for i, size in enumerate(sizes))
+    lines = ["[net]", "batch=1", f"height={height}", f"width={width}", f"channels={channels}"]
+    if model.input_range != 1:
+        lines.append(f"input_range={model.input_range:g}")
+    if model.inferred.get("letterbox") == "yes":
+        lines.append("letter_box=1")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ",".join(map(_text, value))
+    return f"{value:.9g}" if isinstance(value, float) else str(int(value) if isinstance(value, bool) else value)
+
+
+def _write_activation(writer: Writer, node: Node, op: Activation) -> None:
+    if op not in NAMES:
+        raise UnsupportedError("darknet has no such activation")
+    writer.feed(node.inputs[0])
+    writer.section("activation", node, activation=NAMES[op])
+
+
+@rule(Reshape)
+def _write_reshape(writer: Writer, node: Node, op: Reshape) -> None:
+    """No layer: whoever reads it takes a vector anyway, or finds it in the shape that darknet sees."""
+    (x,) = node.inputs
+    if node.type.rank < 2 or node.type.shape[0] != x.type.shape[0]:
+        raise UnsupportedError(f"darknet cannot reshape {x.type} to {node.type}")
+    writer.layer[node] = writer.index(x)

@@ -1,0 +1,117 @@
+"""Networks that darknet can express come back from its files as they were; the others are refused with a list."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import graphsr
+from graphsr.errors import ModelError
+from graphsr.importers.darknet_weights import write_weights
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.ops import Conv2d, Exp, Leaky, Mish, Slice
+
+pytest.importorskip("torch")
+
+from darknet_strategies import LAYERS, DarknetCase, darknet_networks
+
+from support import data_path
+
+COMPOSED = {"normalization", "l2norm", "recurrent", "conv_recurrent", "shortcut", "strided_shortcut", "crop", "softmax"}
+WRITABLE = tuple(layer for layer in LAYERS if layer.__name__ not in COMPOSED)
+
+
+def again(model: graphsr.Model, folder: str | Path) -> graphsr.Model:
+    """Written as darknet's files, and read."""
+    target = Path(folder, "again.cfg")
+    graphsr.save(model, target)
+    return graphsr.load(target)
+
+
+def run(model: graphsr.Model, x: np.ndarray) -> list[np.ndarray]:
+    """In double precision: what changes the order of sums is no difference of meaning."""
+    compiled = graphsr.Model(model.graph.astype("float64"), "").compile("reference", 1)
+    return list(compiled({"input": x.astype(np.float64)}).values())
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
+    """The outputs come in the same order; factors that were folded are rounded to float32."""
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        bound = 1e3 * float(np.finfo(np.float32).eps) * max(1.0, float(np.abs(x).max()))
+        np.testing.assert_allclose(y, x, rtol=0, atol=bound)
+
+
+@settings(max_examples=120)
+@given(case=darknet_networks(WRITABLE))
+def test_round_trip(case: DarknetCase) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = Path(folder, "net.cfg")
+        cfg.write_text(case.cfg)
+        cfg.with_suffix(".weights").write_bytes(write_weights([case.numbers]))
+        model = graphsr.load(cfg, fork=case.fork)
+        try:
+            back = again(model, folder)
+        except ModelError as error:
+            composed = ("neither fork", "no such activation", "such layer", "constant", "reshape", "divide layers")
+            if not any(word in str(error) for word in composed):
+                raise
+            assume(False)
+    same(run(model, case.x), run(back, case.x))
+
+
+def test_yolo_fastest_comes_back_the_same(tmp_path: Path) -> None:
+    """Every section is written as it was read: the weights are equal byte by byte."""
+    cfg = data_path("darknet/yolo-fastest-1.1.cfg")
+    model = graphsr.load(cfg)
+    back = again(model, tmp_path)
+    assert (tmp_path / "again.weights").read_bytes()[20:] == cfg.with_suffix(".weights").read_bytes()[20:]
+    assert back.inferred["height"] == model.inferred["height"]
+    x = np.linspace(0, 1, 3 * 64 * 96, dtype=np.float32).reshape(1, 3, 64, 96)
+    a, b = (m.compile("reference", 1)({"input": x}).values() for m in (model, back))
+    for x1, x2 in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x1, x2)
+
+
+@pytest.mark.parametrize("name", ["wdsr-x2", "wdsr-x4"])
+def test_a_super_resolution_network(name: str, tmp_path: Path) -> None:
+    """Weight normalisation is folded, means become convolutions of one weight per channel, white is kept."""
+    model = graphsr.load(name)
+    back = again(model, tmp_path)
+    assert (back.scale, back.input_range) == (model.scale, model.input_range)
+    x = np.linspace(0, model.input_range, 3 * 9 * 7, dtype=np.float32).reshape(1, 3, 9, 7)
+    same(run(model, x), run(back, x))
+
+
+@settings(max_examples=10)
+@given(eps=st.sampled_from([1e-5, 1e-3, 1e-6]), form=st.sampled_from(["inside", "outside"]))
+def test_batch_normalisation_with_another_epsilon(eps: float, form: str) -> None:
+    from graphsr.ops import BatchNorm
+
+    x = Node.input("input", TensorType("float32", (1, 2, 4, 4)))
+    values = [np.array(v, np.float32) for v in ([1, 2], [0.5, -1], [0.25, 3], [0.5, 2])]
+    y = Node(BatchNorm(eps, form), (x, *(Node.const(v) for v in values)))
+    model = graphsr.Model(Graph((x,), {"output": y}), "test", input_range=1.0)
+    image = np.linspace(-1, 1, 32, dtype=np.float32).reshape(1, 2, 4, 4)
+    with tempfile.TemporaryDirectory() as folder:
+        same(run(model, image), run(again(model, folder), image))
+
+
+def test_everything_that_darknet_lacks_is_listed(tmp_path: Path) -> None:
+    x = Node.input("input", TensorType("float32", (1, 1, 8, 8)))
+    weight = Node.const(np.ones((1, 1, 3, 2), np.float32))
+    y = Node(Conv2d(), (x, weight), "wide", "drawn by hand")
+    y = Node(Mish(), (y,), "fine")
+    y = Node(Leaky(0.2), (y,), "steep")
+    y = Node(Slice((1,), (4,), (2,), (1,)), (Node(Exp(), (y,), "exp"),), "cut")
+    with pytest.raises(ModelError, match="cannot express") as refused:
+        graphsr.save(graphsr.Model(Graph((x,), {"output": y}), "test"), tmp_path / "x.cfg")
+    text = str(refused.value)
+    assert all(word in text for word in ("wide", "drawn by hand", "steep", "exp", "cut"))
+    assert "fine" not in text
+    assert not list(tmp_path.iterdir())
