@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphsr.backend import Backend, Step, node_macs
+from graphsr.backend import Backend, node_macs
+from graphsr.explain import Step
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
 from graphsr.ops import Activation, BatchNorm, Conv2d, ConvTranspose2d, DepthToSpace, PRelu, Reshape, Shortcut

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphsr.forksafe import ForkSafeLock
 from graphsr.ir import Node
 from graphsr.op import Array, Op
 from graphsr.ops import Conv2d, ConvTranspose2d, Fused, Relu
@@ -223,7 +223,7 @@ class WeightCache:
     the programs of all sizes and by all threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._made: dict[tuple[int, str], tuple[weakref.ref[Array], Array]] = {}
 
     def get(self, weight: Array, form: str, make: Callable[[Array], Array]) -> Array:

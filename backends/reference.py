@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphsr.backend import Backend, Step, node_macs
+from graphsr.backend import Backend, node_macs
 from graphsr.errors import BackendError
+from graphsr.explain import Step
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
 

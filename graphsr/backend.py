@@ -8,7 +8,6 @@ recent sizes. Backends are found through the entry-point group `graphsr.backends
 from __future__ import annotations
 
 import inspect
-import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from graphsr.dim import Dim
 from graphsr.errors import BackendError, GraphError, ShapeError
 from graphsr.explain import Profile, Step, steps_table
+from graphsr.forksafe import ForkSafeLock
 from graphsr.ir import Graph, Node
 from graphsr.op import Array
 from graphsr.passes import Pass, run_passes
@@ -105,7 +105,7 @@ class Executable:
         self.graph = graph
         self.threads = threads
         self._programs: OrderedDict[tuple[tuple[int, ...], ...], Program] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it is made from; another process compiles, or reloads what was compiled before."""

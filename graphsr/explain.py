@@ -51,8 +51,8 @@ class Profile:
         macs = sum(step.macs for step in self.steps)
         effective = 2e3 * macs / self.total
         return (
-            f"{aligned(rows)}\n{self.total:.2f} ms a call on {self.threads} threads: {effective / 1e9:.0f} GFLOP/s, counted "
-            f"as direct sums, {100 * effective / self.flops:.0f} % of the peak of {self.flops / 1e9:.0f}; "
+            f"{aligned(rows)}\n{self.total:.2f} ms a call on {self.threads} threads: {effective / 1e9:.0f} GFLOP/s, "
+            f"counted as direct sums, {100 * effective / self.flops:.0f} % of the peak of {self.flops / 1e9:.0f}; "
             f"copying reaches {self.bandwidth / 1e9:.1f} GB/s"
         )
 

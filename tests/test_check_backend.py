@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphsr.backend import Backend, Executable, Program, Step, backends, get_backend
+from graphsr.backend import Backend, Executable, Program, backends, get_backend
 from graphsr.errors import MissingExtraError
+from graphsr.explain import Step
 from graphsr.ir import Graph, Node, replace_node
 from graphsr.op import Array
 from graphsr.ops import Conv2d

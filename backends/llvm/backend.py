@@ -26,11 +26,11 @@ TRANSFORM_COST = 2.0
 """Of a multiplication in a Winograd transform, relative to one in the products; see `choose_conv_algorithm`."""
 
 ACCURACY = {"default": ERROR[6], "high": ERROR[4]}
-"""Largest rounding error that a choice admits, in deviations of a convolution's output: F(6, 3), or F(4, 3), which is as
-exact as a plain sum."""
+"""Largest rounding error that a choice admits, in deviations of a convolution's output: F(6, 3), or F(4, 3), which is
+as exact as a plain sum."""
 
 MEMORY = {"default": (2, 4, 6), "low": ()}
-"""Winograd tiles that a choice admits. F(m, 3) keeps (m + 2)² / 9 times the bytes of the weights, a plain sum one time."""
+"""Winograd tiles that a choice admits. F(m, 3) keeps (m + 2)² / 9 times the bytes of the weights, a plain sum once."""
 
 
 class LlvmBackend(Backend):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
+
+from graphsr.forksafe import ForkSafeLock
 
 from .driver import ENTRY, driver_text
 from .jit import Code, compile_ir
@@ -17,7 +18,7 @@ class Library:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._codes: dict[Kernel, Code] = {}
         self._driver: Code | None = None
 
@@ -43,7 +44,7 @@ class Library:
 
 
 _libraries: dict[Target, Library] = {}
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 def library(target: Target) -> Library:

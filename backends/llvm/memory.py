@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import mmap
-import threading
 
 import numpy as np
 
+from graphsr.forksafe import ForkSafeLock
 from graphsr.op import Array
 
 LINE = 64
@@ -27,7 +27,7 @@ class Memory:
     """The arena of an executable, shared by the programs of all its sizes: one run at a time uses it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ForkSafeLock()
         self._arena = pages(0)
 
     def at_least(self, nbytes: int) -> Array:

@@ -41,7 +41,9 @@ class LlvmProgram:
 
     def profile(self, inputs: Sequence[Array], repeats: int) -> Profile:
         """See `graphsr.backend.Profiled`. The peaks are measured between the runs."""
-        clocks = {p: np.zeros((len(p.calls) + 1, self.threads), np.int64) for p in self._parts if isinstance(p, Segment)}
+        clocks = {
+            p: np.zeros((len(p.calls) + 1, self.threads), np.int64) for p in self._parts if isinstance(p, Segment)
+        }
         per_step, totals, flops, bandwidth = [], [], 0.0, 0.0
         for _ in range(repeats + 1):  # the first run touches the memory
             milliseconds: list[float] = []
@@ -55,9 +57,7 @@ class LlvmProgram:
         total = float(np.median(totals[1:]))
         return Profile(tuple(self.steps()), tuple(times), total, self.threads, flops, bandwidth)
 
-    def _run(
-        self, inputs: Sequence[Array], clocks: Mapping[Segment, Array], milliseconds: list[float]
-    ) -> list[Array]:
+    def _run(self, inputs: Sequence[Array], clocks: Mapping[Segment, Array], milliseconds: list[float]) -> list[Array]:
         """One run. With `clocks` for the segments, the time of every step is added to `milliseconds`."""
         with self._memory.lock:
             places = _Places(self.plan, self._memory.at_least(self.plan.arena_bytes), self._zeros, inputs)
@@ -141,7 +141,9 @@ def _line(work: Work) -> Step:
     result = nodes[-1].type.nbytes
     if isinstance(work.step, Fallback):
         inputs = sum(buffer.nbytes for buffer in work.step.inputs)
-        return Step(work.node.name, work.node.op.name, work.label, node_macs(work.node), result, work.note, 0, inputs + result)
+        return Step(
+            work.node.name, work.node.op.name, work.label, node_macs(work.node), result, work.note, 0, inputs + result
+        )
     values = work.step.arguments.values()
     weights = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
     moved = sum(value.nbytes for value in values if isinstance(value, Buffer) and not isinstance(value, Zeros))

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from ..plan import Planner
 
 
+LEAST_PAIRED = 96
+"""Pixels of height and width from which a pair of convolutions is computed as one. In smaller images the wide image
+stays in cache anyway, and what strips compute beyond their edges is a larger share."""
+
+
 @dataclass(frozen=True)
 class Convolution:
     """A convolution as the kernels want it."""
@@ -198,4 +203,5 @@ def _narrowing(plan: Planner, wide: Convolution) -> Convolution | None:
     same = narrow.op == wide.op and narrow.op.padding == (1, 1, 1, 1) and not narrow.shuffled
     thin = few == channels and channels % (2 * LANES) == 0 and many % (2 * LANES) == 0 and many >= 2 * few
     ready = narrow.layer.residual is None or plan.is_done(user.inputs[narrow.layer.residual])
-    return narrow if same and thin and ready else None
+    large = min(wide.node.type.dims[2:]) >= LEAST_PAIRED
+    return narrow if same and thin and ready and large else None

@@ -104,8 +104,7 @@ class ConvPair(Kernel):
         return sum(self._areas().values())
 
     def slots(self) -> Mapping[str, str]:
-        first, second = self.epilogues
-        residual = blocked_slots("r") if second.residual else {}
+        residual = blocked_slots("r") if self.epilogues[1].residual else {}
         prefixed = {f"{name}{i}": t for i, e in enumerate(self.epilogues) for name, t in e.slots().items()}
         pointers = dict.fromkeys(("u0", "u1", "units", "zeros"), PTR)
         sizes = dict.fromkeys(("height", "width"), I64)
@@ -282,9 +281,10 @@ class _Body:
 
 
 def cut_strips(n: int, tile_rows: int, tile_columns: int, most: int, step: int, threads: int) -> Array:
-    """[units, 5] strips of at most `most` tile columns, each cut into parts of whole steps where threads would idle."""
+    """[units, 5] strips of at most `most` tile columns, each cut into parts where threads would idle otherwise."""
     strips = -(-tile_columns // most)
-    parts = max(1, min(-(-(2 * threads) // (strips * n)) if strips * n % threads else 1, -(-tile_rows // step)))
+    parts = next(p for p in range(1, threads + 1) if strips * n * p % threads == 0)
+    parts = min(parts, -(-tile_rows // step))
     units = []
     for image in range(n):
         for s in range(strips):
@@ -317,7 +317,10 @@ def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -
         **{f"{name}{i}": value for i, values in enumerate(epilogues) for name, value in values.items()},
         "u0": plan.weight(first.weight, f"pair widen {m} {vectors}", lambda _: _pack_widen(plan, first, kernel)),
         "u1": plan.weight(second.weight, f"pair narrow {m} {vectors}", lambda _: _pack_narrow(plan, second, kernel)),
-        **{"units": units, "zeros": plan.zero_row(x), "height": height, "width": width},
+        "units": units,
+        "zeros": plan.zero_row(x),
+        "height": height,
+        "width": width,
     }
     label = f"winograd F({m},3) pair"
     plan.call(first.node, kernel, arguments, len(units), label=label, covers=(second.node,))

@@ -219,6 +219,7 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
     residual = conv.residual(plan, covered - out_width)
     y = plan.new_blocked(conv.result, 0, (covered - out_width) * conv.shuffle)
     kernel = choose_blocking(plan.target, conv, m)
+    units = cut_tiles(n * tile_rows * tile_columns, kernel.tiles, kernel.rows, plan.threads)
     arguments = {
         **x.arguments("x"),
         **y.arguments("y"),
@@ -228,7 +229,7 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
             conv.form(f"winograd {m} {kernel.vectors} {kernel.chunk}"),
             lambda w: pack(plan, w, conv.order, kernel),
         ),
-        "units": cut_tiles(n * tile_rows * tile_columns, kernel.tiles, kernel.rows, plan.threads),
+        "units": units,
         "zeros": plan.zero_row(x),
         **conv.epilogue_arguments(plan),
         "height": height,
@@ -240,9 +241,8 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         "top": top,
         "pad_left": left,
     }
-    units = len(arguments["units"])
     covers = (conv.shuffled,) if conv.shuffled else ()
-    plan.call(conv.node, kernel, arguments, units, label=f"winograd F({m},3)", note="", covers=covers)
+    plan.call(conv.node, kernel, arguments, len(units), label=f"winograd F({m},3)", note="", covers=covers)
 
 
 def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
@@ -250,9 +250,8 @@ def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
     ci_blocks, blocks = -(-conv.weight.shape[1] // LANES), len(conv.order) // LANES
     vectors, rows = register_tile_of(target, blocks)
     panels = blocks // vectors
-    chunk = 2 if panels % 2 == 0 and ci_blocks >= 8 else 1  # V is large then, and read half as often
-    # In the second cache, V is to stay from panel to panel. With many channels it does not fit: then it is made for more
-    # tiles at once, so that U passes less often, and read for two panels at a time.
+    # V is to stay in the second cache from panel to panel. With many channels it does not fit: then it is made for
+    # more tiles at once, so that U passes less often, and read for two panels at a time.
     many = ci_blocks >= 8 and panels % 2 == 0
     tiles, chunk = (4 * rows, 2) if many else (2 * rows, 1)
     return ConvWinograd(ci_blocks, panels, vectors, rows, m, conv.epilogue, tiles, chunk, conv.shuffle)

@@ -27,13 +27,13 @@ def transform_input(
         d = [k.load(row + j * VECTOR_BYTES) for row in rows]
         for row in rows[2:] if ahead else ():  # the first two were read with the tiles above
             k.prefetch(row + (j + AHEAD * m) * VECTOR_BYTES)
-        for i, value in enumerate(apply_matrix(k, BT, d)):
-            k.store(value, temporary + j * VECTOR_BYTES + i * (a * VECTOR_BYTES))
+        for n, value in enumerate(apply_matrix(k, BT, d)):
+            k.store(value, temporary + j * VECTOR_BYTES + n * (a * VECTOR_BYTES))
     with k.loop(a) as i:
         source, target = temporary + i * (a * VECTOR_BYTES), place + i * (a * point)
-        d = [k.load(source + j * VECTOR_BYTES) for j in range(a)]
-        for j, value in enumerate(apply_matrix(k, BT, d)):
-            k.store(value, target + j * point)
+        d = [k.load(source + n * VECTOR_BYTES) for n in range(a)]
+        for n, value in enumerate(apply_matrix(k, BT, d)):
+            k.store(value, target + n * point)
 
 
 def multiply(
@@ -71,8 +71,8 @@ def transform_columns(k: Function, m: int, source: Value, line: int, temporary: 
     a, (AT, _, _) = m + 2, matrices(m)
     with k.loop(a) as j:
         d = [k.load(source + j * line + i * (a * line)) for i in range(a)]
-        for i, value in enumerate(apply_matrix(k, AT, d)):
-            k.store(value, temporary + j * VECTOR_BYTES + i * (a * VECTOR_BYTES))
+        for n, value in enumerate(apply_matrix(k, AT, d)):
+            k.store(value, temporary + j * VECTOR_BYTES + n * (a * VECTOR_BYTES))
 
 
 def transform_row(k: Function, m: int, temporary: Value, i: Value) -> list[Value]:

@@ -40,10 +40,13 @@ def combine(k: Function, coefficients: Array, x: Sequence[Value]) -> Value:
     (c, first), *rest = terms
     total = first if c == 1 else first * k.vector(c)
     for c, v in rest:
-        if abs(c) == 1:
-            total = total + v if c == 1 else total - v
-        else:
-            total = k.fma(v, k.vector(c), total)
+        match c:
+            case 1.0:
+                total = total + v
+            case -1.0:
+                total = total - v
+            case _:
+                total = k.fma(v, k.vector(c), total)
     return total
 
 

@@ -58,8 +58,8 @@ class WinogradWeights(Kernel):
             source = k["w"] + (first + c) * (4 * TAPS)
             for j in range(3):
                 g = [self._gather(k, source + 4 * (3 * i + j), rows) for i in range(3)]
-                for i, value in enumerate(apply_matrix(k, G, g)):
-                    k.store(value, columns + (3 * i + j) * VECTOR_BYTES)
+                for n, value in enumerate(apply_matrix(k, G, g)):
+                    k.store(value, columns + (3 * n + j) * VECTOR_BYTES)
             staged = k.scratch + (c * self.vectors + v) * VECTOR_BYTES
             with k.loop(a) as i:
                 g = [k.load(columns + i * (3 * VECTOR_BYTES) + j * VECTOR_BYTES) for j in range(3)]
