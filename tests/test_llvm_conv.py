@@ -33,7 +33,9 @@ several = settings(max_examples=60, deadline=None, database=None, suppress_healt
 class AsWritten(LlvmBackend):
     """Without passes: each test chooses the algorithm itself."""
 
-    passes = ()
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = ()
 
 
 def layer_graph(
