@@ -18,7 +18,8 @@ import numpy as np
 
 from graphsr.dim import Dim
 from graphsr.errors import BackendError, GraphError, ShapeError
-from graphsr.explain import Profile, Step, steps_table
+from graphsr.explain import Profile, steps_table
+from graphsr.explain import Step as Step
 from graphsr.forksafe import ForkSafeLock
 from graphsr.ir import Graph, Node
 from graphsr.op import Array

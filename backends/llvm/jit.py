@@ -102,17 +102,22 @@ def _parse(text: str, machine: llvm.TargetMachine, target: Target) -> llvm.Modul
 @cache
 def _machine(target: Target) -> llvm.TargetMachine:
     """Position-independent code: linked objects lie anywhere in memory."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=OPTIMISATION, reloc="pic", codemodel="small"
     )
+
+
+@cache
+def _initialise() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
 
 
 @contextmanager
 def _llvm(text: str) -> Iterator[None]:
     """Sole use of LLVM; what it says is wrong is told with the function and the line in question."""
     with _lock:
+        _initialise()
         try:
             yield
         except RuntimeError as error:
