@@ -11,7 +11,8 @@ is timed.
 
 GFLOP/s are effective: the operations of the direct sum over the time, whatever the algorithm saves, so Winograd may
 pass 100 % of the peak. A layer without arithmetic is given in GB/s of its input and output, of the copy bandwidth.
-Load is the time from a file on disk to the first result, imports apart.
+Load is the time from a file on disk to the first result, imports apart. "cores" is the mean number of processors that
+an engine used: much less than its threads where others used the machine, and then the figures say little.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Entrant:
             with self._noted(), self._loaded() as worker:
                 answer = worker.ask("run", seconds=RUN_SECONDS)
                 self.result.seconds.append(median(answer["seconds"]))
+                self.result.cores.append(answer["cores"])
                 self.result.rss = max(self.result.rss, answer["rss"])
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ def result(engine: str, seconds: list[float], flops: int = 10**9, failure: str =
     """A made-up measurement on a machine of 100 GFLOP/s and 10 GB/s."""
     rounds = [report.Round(1e11, 1e10)] * len(seconds)
     made = report.Result("net", (1, 3, 8, 8), flops, 10**9, engine, "1.0", 2, "", failure, 1e-6, [0.1], [0.5], seconds)
+    made.cores = [1.9] * len(seconds)
     made.rounds, made.rss = rounds, 2 * 10**8
     return made
 
@@ -113,9 +114,9 @@ def test_shares_and_speeds_of_a_table() -> None:
         result("torch", [], failure="RuntimeError: no"),
     ]
     assert report.rows(results, engines.OWN) == [
-        ("llvm", "2", "10.00", "100", "100%", "5.00", "0.50", "200", "1.0e-06"),
-        ("mnn", "2", "50.00", "20", "20%", "1.00", "0.50", "200", "1.0e-06"),
-        ("ncnn", "2", "100.00", "10", "10%", "0.50", "0.50", "200", "1.0e-06"),
+        ("llvm", "2", "10.00", "100", "100%", "5.00", "1.9", "0.50", "200", "1.0e-06"),
+        ("mnn", "2", "50.00", "20", "20%", "1.00", "1.9", "0.50", "200", "1.0e-06"),
+        ("ncnn", "2", "100.00", "10", "10%", "0.50", "1.9", "0.50", "200", "1.0e-06"),
         ("torch", "2", "failed: RuntimeError: no"),
     ]
     (copy,) = report.rows([result("mnn", [0.2], flops=0)], engines.OWN)
@@ -192,5 +193,6 @@ def test_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert measured["error"] == 0
     assert len(measured["seconds"]) == len(measured["rounds"]) == 1
     assert measured["rss"] > 10**7
+    assert measured["cores"][0] > 0
     assert "max-pool-3 (1x3x32x32" in capsys.readouterr().out
     assert "| max-pool-3 | numpy | 1 |" in table.read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-HEADER = ("engine", "threads", "median ms", "GFLOP/s", "% of peak", "x peer", "load s", "RSS MB", "error / σ")
+HEADER = ("engine", "threads", "median ms", "GFLOP/s", "% of peak", "x peer", "cores", "load s", "RSS MB", "error / σ")
 
 COLOURS = {
     "llvm": "#c1272d",
@@ -54,6 +54,8 @@ class Result:
     loads: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     """The median of each round."""
+    cores: list[float] = field(default_factory=list)
+    """How many processors were at work in each round."""
     rounds: list[Round] = field(default_factory=list)
     rss: int = 0
 
@@ -91,6 +93,7 @@ def rows(results: list[Result], own: Collection[str]) -> list[tuple[str, ...]]:
             f"{r.rate / 1e9:.0f}" + ("" if r.flops else " GB/s"),
             f"{r.share:.0%}" + ("" if r.flops else " of copy"),
             f"{best.time / r.time:.2f}" if best else "",
+            f"{median(r.cores):.1f}",
             f"{median(r.loads):.2f}",
             f"{r.rss / 1e6:.0f}",
             f"{r.error:.1e}",

@@ -57,12 +57,15 @@ class Session:
         return {"import": imported - start, "load": time.perf_counter() - imported}
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Seconds of each run, for about this long; and the process' largest memory so far, in bytes."""
+        """Seconds of each run, for about this long; how many processors were at work in the mean; and the largest
+        memory of the process so far, in bytes."""
+        wall, processor = time.perf_counter(), time.process_time()
         first = self._timed()
         times = [first] if first >= WARM_SECONDS else []
         while not times or (sum(times) < seconds and len(times) < MOST_RUNS):
             times.append(self._timed())
-        return {"seconds": times, "rss": peak_rss()}
+        cores = (time.process_time() - processor) / (time.perf_counter() - wall)
+        return {"seconds": times, "cores": cores, "rss": peak_rss()}
 
     def check(self, step: int) -> dict[str, Any]:
         """Write every `step`-th image of the last output to a file."""
