@@ -75,7 +75,11 @@ MATRIX_PRODUCTS = {
     "dense",
     "einsum",
     "fused",
+    "gru",
+    "lstm",
     "matmul",
+    "rnn",
+    "simple_rnn",
 }
 """OpenBLAS computes on unused lanes too, and NumPy then warns of 0·∞ although no result is NaN."""
 

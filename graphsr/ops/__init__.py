@@ -50,6 +50,7 @@ from graphsr.ops.order import ArgMax, ArgMin, Hardmax, TopK
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from graphsr.ops.pool_nd import AvgPoolNd, LpPoolNd, MaxPoolNd
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
+from graphsr.ops.recurrent import Gru, Lstm, Rnn, SimpleRnn
 from graphsr.ops.reduce import ReduceMax, ReduceMean, ReduceSum
 from graphsr.ops.reduce_kinds import (
     CumulativeSum,
@@ -129,6 +130,7 @@ __all__ = [
     "GreaterEqual",
     "GridHead",
     "GroupNorm",
+    "Gru",
     "HardSigmoid",
     "HardSwish",
     "HardTan",
@@ -149,6 +151,7 @@ __all__ = [
     "Loggy",
     "Logistic",
     "LpPoolNd",
+    "Lstm",
     "MatMul",
     "MaxPool2d",
     "MaxPoolNd",
@@ -186,6 +189,7 @@ __all__ = [
     "Reshape",
     "Resize",
     "RmsNorm",
+    "Rnn",
     "Roll",
     "Round",
     "ScatterElements",
@@ -196,6 +200,7 @@ __all__ = [
     "Shrink",
     "Sign",
     "Silu",
+    "SimpleRnn",
     "Sin",
     "Slice",
     "SoftPlus",

@@ -108,17 +108,17 @@ class Resize(Op):
         return h * sh.numerator // sh.denominator, w * sw.numerator // sw.denominator
 
     def forward(self, x: Array) -> Array:
-        for axis, index, weight in self._taps_of(x):
+        for axis, index, weight in self.taps_of(x):
             x = _interpolate(x, axis, index, weight)
         return x
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
         (x,), dx = inputs, cotangent
-        for axis, index, weight in reversed(self._taps_of(x)):
+        for axis, index, weight in reversed(self.taps_of(x)):
             dx = _interpolate_vjp(dx, axis, index, weight, x.shape[axis])
         return (dx,)
 
-    def _taps_of(self, x: Array) -> list[tuple[int, Array, Array]]:
+    def taps_of(self, x: Array) -> list[tuple[int, Array, Array]]:
         """For each axis the pixels q[d, tap] that every output pixel reads, and their weights."""
         type_, taps = TensorType(x.dtype.name, x.shape), []
         for axis, m in zip((2, 3), self.infer(type_).dims[2:], strict=True):
