@@ -56,8 +56,8 @@ class ToBlocked(Kernel):
                 mask = k.first_lanes(rest)
                 given = [k.load_some(source + plane * c + x * 4, mask) for c in range(count)]
                 columns = transpose(k, given + [k.vector(0.0)] * (LANES - count))
-                for n, column in enumerate(columns):
-                    k.store(column, k.scratch + n * VECTOR_BYTES)
+                for lane, column in enumerate(columns):
+                    k.store(column, k.scratch + lane * VECTOR_BYTES)
                 with k.loop(k.minimum(rest, LANES)) as i:
                     k.store(k.load(k.scratch + i * VECTOR_BYTES), out + (x + i) * VECTOR_BYTES)
             zero_halo(k, out, k["width"], k["y_left"], k["y_right"])
