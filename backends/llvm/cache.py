@@ -4,9 +4,9 @@ An entry is found by what determines it: the IR, the versions of llvmlite and LL
 
     MAGIC, SHA-256 of the rest (32 bytes), key (64 bytes), object code
 
-and the digest is checked before LLVM sees a byte, since LLVM ends the process when an object is damaged. A damaged entry
-counts as none and is written anew. The digest does not protect against malice: machine code from here is executed, so
-the folder must belong to this user alone, and where it does not, the cache is off, with one warning.
+and the digest is checked before LLVM sees a byte, since LLVM ends the process when an object is damaged. A damaged
+entry counts as none and is written anew. The digest does not protect against malice: machine code from here is
+executed, so the folder must belong to this user alone, and where it does not, the cache is off, with one warning.
 
 Settings: GRAPHSR_CACHE_DIR=folder, GRAPHSR_CACHE=0 (off).
 """
@@ -157,9 +157,10 @@ def _open_folder(make: bool) -> int | None:
     if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return descriptor
     os.close(descriptor)
+    mode = stat.S_IMODE(found.st_mode)
     _warn(
-        f"object cache off: {path} can be written by others (owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}), "
-        "who could place code there: make it yours with mode 700, or set GRAPHSR_CACHE_DIR, or GRAPHSR_CACHE=0"
+        f"object cache off: others can write to {path} (owner {found.st_uid}, mode {mode:o}) and could place code there: "
+        "make it yours with mode 700, or set GRAPHSR_CACHE_DIR, or GRAPHSR_CACHE=0"
     )
     return None
 

@@ -2,8 +2,8 @@
 
     text -> [cache] -> verify -> object code -> link into the process -> addresses
 
-No IR passes: kernels are written in the shape in which they should run, and passes gained nothing. What is run is always
-linked from an object, whether it comes from the cache or was made a moment ago.
+No IR passes: kernels are written in the shape in which they should run, and passes gained nothing. What is run is
+always linked from an object, whether it comes from the cache or was made a moment ago.
 
 GRAPHSR_DEBUG=3 prints the IR to standard error, 4 the assembly too; GRAPHSR_DUMP=folder writes both as files, named by
 their first function and the key of the cache.
@@ -30,6 +30,7 @@ from .target import Target
 OPTIMISATION = 2
 """Of the code generator (0..3): 3 gives the same code, 0 code that is three times slower."""
 
+_DECLARATION = re.compile(r'^declare [^@\n]*@"?((?!llvm\.)[\w.$-]+)"?\(', re.MULTILINE)
 _DEFINITION = re.compile(r'^define (?!.*\b(?:private|internal) )[^@\n]*@"?([\w.$-]+)"?\(', re.MULTILINE)
 
 _lock = threading.RLock()
@@ -46,9 +47,8 @@ class Code:
         builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
         for symbol in symbols:
             builder.export_symbol(symbol)
-        # The order of these two fields matters: the library is unloaded before the engine that holds it.
-        self._engine = llvm.create_lljit_compiler(use_jit_link=True, suppress_errors=True)
-        self._library = builder.link(self._engine, "graphsr")
+        engine = llvm.create_lljit_compiler(use_jit_link=True, suppress_errors=True)
+        self._library = builder.link(engine, "graphsr")  # keeps the engine; the code goes when it goes
         self._addresses = {symbol: int(self._library[symbol]) for symbol in symbols}
 
     def address(self, symbol: str) -> int:
@@ -61,8 +61,8 @@ class Code:
 def compile_ir(text: str, target: Target, *, cached: bool = True) -> Code:
     """Machine code of an IR module, linked into this process. Thread-safe.
 
-    External functions, such as `sched_yield`, are those of the process. With `cached`, the object code is taken from the
-    cache on disk and put there. Raises `BackendError` for IR that LLVM refuses, and for functions that are not there.
+    External functions, such as `sched_yield`, are those of the process. With `cached`, the object code is taken from
+    the cache on disk and put there. Raises `BackendError` for IR that LLVM refuses, and for functions that are not there.
     """
     key = objects.key(text, target)
     _show(text, target, key)
@@ -132,7 +132,8 @@ def _where(text: str, message: str) -> str:
     found = re.search(r"<string>:(\d+):", message)
     names = _DEFINITION.findall(text)
     if not found:
-        return f"module of {', '.join(names) or 'no function'}"
+        absent = [name for name in _DECLARATION.findall(text) if not llvm.address_of_symbol(name)]
+        return f"module of {', '.join(names) or 'no function'}; not in this process: {', '.join(absent) or 'nothing'}"
     lines = text.splitlines()
     number = min(int(found[1]), len(lines))
     above = _DEFINITION.findall("\n".join(lines[:number]))
