@@ -17,7 +17,10 @@ PAGE = 1 << 21
 
 def pages(nbytes: int) -> Array:
     """Fresh zeroed memory, in huge pages where the system has them."""
-    memory = mmap.mmap(-1, -(-max(nbytes, 1) // PAGE) * PAGE if nbytes > PAGE else max(nbytes, 1))
+    length = -(-nbytes // PAGE) * PAGE if nbytes > PAGE else max(nbytes, 1)
+    # Private, unlike the default of `mmap`: a forked child must not write into its parent's arena.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, length, **private)
     if nbytes > PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
