@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -202,9 +203,9 @@ def outcomes(cfg: bytes, weights: bytes, count: int) -> dict[str, float]:
     loads, longest, before = 0, 0.0, peak()
     with tempfile.TemporaryDirectory() as folder:
         cfg_path, weights_path = Path(folder, "net.cfg"), Path(folder, "net.weights")
-        pairs = [(damaged, weights) for damaged in cfg_mutants(cfg, count - count // 2)]
         damaged_weights = (mutant(weights, random.Random(f"weights/{i}"), 64) for i in range(count // 2))
-        for cfg_bytes, weights_bytes in (*pairs, *((cfg, damaged) for damaged in damaged_weights)):
+        pairs = chain(zip(cfg_mutants(cfg, count - count // 2), repeat(weights)), zip(repeat(cfg), damaged_weights))
+        for cfg_bytes, weights_bytes in pairs:  # one after the other: all of them together would be the peak
             cfg_path.write_bytes(cfg_bytes)
             weights_path.write_bytes(weights_bytes)
             start = time.process_time()

@@ -47,6 +47,11 @@ def _softmax_with_eps(x: Tensor, axis: int) -> Tensor:
     return e / (1e-4 + e.sum(axis, keepdim=True))
 
 
+def split(x: Tensor, parts: int) -> Tensor:
+    """[N, C, …] as [N, parts, C / parts, …]"""
+    return x.reshape(len(x), parts, -1, *x.shape[2:])
+
+
 @dataclass
 class Block:
     """One section: strings by key."""
@@ -273,7 +278,7 @@ class Darknet:
 
     def do_shuffler(self, x: Tensor, block: Block) -> Tensor:
         r = block.get("scale", 2)
-        return F.pixel_shuffle(x.unflatten(1, (r * r, -1)).transpose(1, 2).flatten(1, 2), r)
+        return F.pixel_shuffle(split(x, r * r).transpose(1, 2).flatten(1, 2), r)
 
     def do_pixel_shuffle(self, x: Tensor, block: Block) -> Tensor:
         return F.pixel_shuffle(x, block.get("scale", 2))
@@ -334,7 +339,7 @@ class Darknet:
 
     def do_yolo(self, x: Tensor, block: Block) -> Tensor:
         anchors, s = len(block.all("mask")), block.real("scale_x_y", 1)
-        y = x.unflatten(1, (anchors, -1)).clone()
+        y = split(x, anchors).clone()
         if not block.get("new_coords"):
             y[:, :, :2] = y[:, :, :2].sigmoid()
             y[:, :, 4:] = y[:, :, 4:].sigmoid()
@@ -342,7 +347,7 @@ class Darknet:
         return y.flatten(1, 2)
 
     def do_Gaussian_yolo(self, x: Tensor, block: Block) -> Tensor:  # noqa: N802  # the name of the section
-        y = x.unflatten(1, (len(block.all("mask")), -1)).clone()
+        y = split(x, len(block.all("mask"))).clone()
         s, raw = block.real("scale_x_y", 1), y.clone()
         y = y.sigmoid()
         y[:, :, [4, 6]] = raw[:, :, [4, 6]]
@@ -350,7 +355,7 @@ class Darknet:
         return y.flatten(1, 2)
 
     def do_region(self, x: Tensor, block: Block) -> Tensor:
-        y = x.unflatten(1, (block.get("num", 1), -1)).clone()
+        y = split(x, block.get("num", 1)).clone()
         coords, background = block.get("coords", 4), block.get("background")
         y[:, :, :2] = y[:, :, :2].sigmoid()
         if not background:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from graphsr.importers.darknet_weights import write_weights
 
 pytest.importorskip("torch")
 
-from darknet_strategies import LAYERS, DarknetCase, darknet_networks
+from darknet_strategies import LAYERS, DarknetCase, Draft, darknet_networks
 from darknet_torch import Darknet
 
 
@@ -48,7 +49,7 @@ def agree(case: DarknetCase, **options: str) -> None:
 @pytest.mark.parametrize("layer", dict.fromkeys(LAYERS), ids=lambda layer: layer.__name__)
 @settings(max_examples=15)
 @given(data=st.data())
-def test_each_layer_agrees_with_the_reconstruction(layer, data: st.DataObject) -> None:
+def test_each_layer_agrees_with_the_reconstruction(layer: Callable[[Draft], None], data: st.DataObject) -> None:
     """Two or three of the same kind, after one that gives them something to refer to."""
     agree(data.draw(darknet_networks((LAYERS[0], layer, layer, layer))))
 
