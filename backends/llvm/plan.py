@@ -8,7 +8,7 @@ memory is packed: values, and the scratch of all threads, share one arena by the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,7 +71,7 @@ class Plan:
     outputs: tuple[Buffer, ...]
     constants: Mapping[Buffer, Array]
     alias: Mapping[Buffer, Buffer]
-    """Views: other shapes of the same bytes."""
+    """Views, in another shape, of all or some bytes of another buffer: that one, which is not a view itself."""
     zeros: Zeros
 
     @property
@@ -176,12 +176,24 @@ class Planner:
         self._planar[node] = Buffer(node.type)
         return self._planar[node]
 
-    def view(self, node: Node, source: Node) -> None:
-        """The node's value is the bytes of another one, planar, in another shape."""
+    def view(self, node: Node, source: Node, start: int = 0) -> None:
+        """The node's value is the bytes of another one from `start` on, planar, in another shape."""
         original = self.planar(source)
-        buffer = Buffer(node.type)
-        self._planar[node] = buffer
-        self._alias[buffer] = self._root(original)
+        self._planar[node] = buffer = Buffer(node.type, start=start)
+        self._alias[buffer] = original
+
+    def place_inside(self, node: Node, whole: Node, start: int) -> bool:
+        """Let the planar value be written to its place in a larger one, `start` bytes from its beginning, so that none
+        need copy it. False where it cannot be: it is given, returned, or part of another value already."""
+        buffer = self.planar(node)
+        if buffer in self._alias or node.is_const or isinstance(node.op, Input) or self.is_returned(node):
+            return False
+        self._alias[buffer], buffer.start = self._planar[whole], start
+        return True
+
+    def is_returned(self, node: Node) -> bool:
+        """Whether the value is an output of the graph."""
+        return node in self.graph.outputs.values()
 
     def only_user(self, node: Node) -> Node | None:
         """The node that alone reads this value, if there is one."""
@@ -246,10 +258,27 @@ class Planner:
         self.works.append(Work(step, node, "forward", reason))
 
     def _root(self, buffer: Buffer) -> Buffer:
-        return self._alias.get(buffer, buffer)
+        while buffer in self._alias:
+            buffer = self._alias[buffer]
+        return buffer
+
+    def _flatten_views(self) -> None:
+        """Views of views become views of the buffer behind them."""
+        starts = {view: sum(part.start for part in self._behind(view)) for view in self._alias}
+        self._alias = {view: self._root(view) for view in self._alias}
+        for view, start in starts.items():
+            view.start = start
+
+    def _behind(self, buffer: Buffer) -> Iterator[Buffer]:
+        """The buffer, what it is a view of, and so on."""
+        yield buffer
+        while buffer in self._alias:
+            buffer = self._alias[buffer]
+            yield buffer
 
     def _place(self, outputs: tuple[Buffer, ...]) -> Plan:
         lives: dict[Buffer, _Life] = {}
+        self._flatten_views()
         inputs = tuple(self._planar[node] for node in self.graph.inputs)
         outside = {*inputs, *self._constants, self.zeros, *map(self._root, outputs)}
         for step, work in enumerate(self.works):

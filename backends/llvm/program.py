@@ -110,11 +110,12 @@ class _Places:
 
     def array(self, buffer: Buffer) -> Array:
         """A planar buffer as an array."""
-        root = self._plan.alias.get(buffer, buffer)
+        root, start = self._plan.alias.get(buffer, buffer), buffer.start
         if root in self._outside:
-            return self._outside[root].reshape(buffer.type.dims)
-        start = self._plan.offsets[buffer]
-        return self._arena[start : start + buffer.nbytes].view(buffer.type.dtype).reshape(buffer.type.dims)
+            memory = self._outside[root].reshape(-1).view(np.uint8)
+        else:
+            memory, start = self._arena, start + self._plan.offsets[buffer]
+        return memory[start : start + buffer.nbytes].view(buffer.type.dtype).reshape(buffer.type.dims)
 
     def results(self) -> list[Array]:
         """Each output in an array of its own: what was given, or is returned twice, is copied."""

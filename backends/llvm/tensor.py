@@ -25,6 +25,8 @@ class Buffer:
     type: TensorType
     nbytes_of: int = 0
     """Bytes, where they do not follow from the type."""
+    start: int = 0
+    """Of a buffer that is part of another one, the bytes before it."""
 
     @property
     def nbytes(self) -> int:
@@ -32,8 +34,8 @@ class Buffer:
 
     @property
     def origin(self) -> int:
-        """Bytes from the start of the buffer to where its address points."""
-        return 0
+        """Bytes from the start of the buffer (or of the one that it is part of) to where its address points."""
+        return self.start
 
 
 @dataclass(eq=False, slots=True)

@@ -25,6 +25,8 @@ LOWER: dict[str, str] = {
     "space_to_depth": "rearrange",
     "max_pool2d": "pool",
     "avg_pool2d": "pool",
+    "resize": "resize",
+    **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad"), "shape"),
     "conv_transpose2d": "conv_transpose",
 }
 """Name of the op (of the layer at the heart of a fused one) -> module here whose `lower` computes it."""

@@ -1,0 +1,146 @@
+"""Moving elements from one array to another by strides: what slicing, splitting, joining and transposing come to.
+
+for rows of the unit (all axes but the inner ones):
+    row:        16 elements in, 16 out
+    transposed: 16 x 16 elements in along the axis that is contiguous in the source, turned in registers, and out
+    strided:    one by one
+
+Axes of size 1 are left out and axes that continue each other are joined first, so most moves have few rows, long ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphsr.ir import Node
+
+from ..kernel import Argument, Kernel, blocked_slots
+from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from .layout import transpose, zero_halo
+from .row import BAND_BYTES, load_row, over_row, store_row
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+    from ..tensor import Buffer
+
+ROW, TRANSPOSED, STRIDED = "row", "transposed", "strided"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a move: its size, and the bytes between neighbours in the source and in the result."""
+
+    size: int
+    x_step: int
+    y_step: int
+
+
+@dataclass(frozen=True)
+class Move(Kernel):
+    """Unit: so many rows. See above."""
+
+    outer: int
+    """Axes around the inner ones."""
+    inner: str
+
+    def slots(self) -> Mapping[str, str]:
+        names = [f"{what}{a}" for a in range(self.outer) for what in ("size", "x_step", "y_step")]
+        inner = {ROW: ["width"], STRIDED: ["width", "x_step"], TRANSPOSED: ["width", "height", "x_step", "y_step"]}
+        scalars = ["x_start", "y_start", *names, *inner[self.inner], "count", "rows"]
+        return {"x": PTR, "y": PTR, **dict.fromkeys(scalars, I64)}
+
+    def body(self, k: Function, target: Target) -> None:
+        first = k.unit * k["rows"]
+        with k.loop(k.minimum(k["rows"], k["count"] - first)) as i:
+            x, y, rest = k["x"] + k["x_start"], k["y"] + k["y_start"], first + i
+            tile = k.literal(0)
+            if self.inner == TRANSPOSED:
+                tiles = (k["height"] + (LANES - 1)) // LANES
+                rest, tile = rest // tiles, rest % tiles
+            for a in reversed(range(self.outer)):
+                position = rest % k[f"size{a}"] if a else rest
+                x, y, rest = x + position * k[f"x_step{a}"], y + position * k[f"y_step{a}"], rest // k[f"size{a}"]
+            if self.inner == ROW:
+                over_row(k, k["width"], lambda at, mask: _copy(k, x + at * 4, y + at * 4, mask))
+            elif self.inner == TRANSPOSED:
+                self._turn(k, x, y, tile * LANES)
+            else:
+                with k.loop(k["width"]) as at:
+                    k.store(k.load(x + at * k["x_step"], FLOAT), y + at * 4)
+
+    def _turn(self, k: Function, x: Value, y: Value, first: Value) -> None:
+        """y[p, q] = x[q, p] for 16 p from `first` on, and all q."""
+        height = k.minimum(k["height"] - first, LANES)
+        given = k.first_lanes(height)
+        with k.loop(k["width"], step=LANES) as q:
+            last = k["width"] - 1
+            rows = [k.load_some(x + k.minimum(q + i, last) * k["x_step"] + first * 4, given) for i in range(LANES)]
+            width = k["width"] - q
+            for p, column in enumerate(transpose(k, rows)):
+                mask = k.first_lanes(k.select(height > p, width, k.literal(0)))
+                k.store_some(column, y + (first + p) * k["y_step"] + q * 4, mask)
+
+
+def _copy(k: Function, x: Value, y: Value, mask: Value | None) -> None:
+    store_row(k, load_row(k, x, mask), y, mask)
+
+
+@dataclass(frozen=True)
+class MoveBlocks(Kernel):
+    """Whole blocks of channels of a blocked image. Unit: row y of image n."""
+
+    def slots(self) -> Mapping[str, str]:
+        return {**blocked_slots("x"), **blocked_slots("y"), **dict.fromkeys(("from", "to", "blocks", "width"), I64)}
+
+    def body(self, k: Function, target: Target) -> None:
+        with k.loop(k["blocks"]) as block:
+            x = k["x"] + k.unit * k["x_row"] + (k["from"] + block) * k["x_block"]
+            y = k["y"] + k.unit * k["y_row"] + (k["to"] + block) * k["y_block"]
+            with k.loop(k["width"]) as at:
+                k.store(k.load(x + at * VECTOR_BYTES), y + at * VECTOR_BYTES)
+            zero_halo(k, y, k["width"], k["y_left"], k["y_right"])
+
+
+def move(plan: Planner, node: Node, x: Buffer, y: Buffer, axes: Sequence[Axis], x_start: int, y_start: int) -> None:
+    """Add the call that copies elements of 4 bytes: from `x_start` bytes in x, to `y_start` bytes in y."""
+    *outer, last = _joined(axes)
+    inner, arguments = STRIDED, {"width": last.size, "x_step": last.x_step}
+    rows, row_bytes = 1, 4 * last.size
+    if last.x_step == 4:
+        inner, arguments = ROW, {"width": last.size}
+    elif turned := next((a for a in outer if a.x_step == 4), None):
+        outer.remove(turned)
+        inner, rows, row_bytes = TRANSPOSED, -(-turned.size // LANES), 64 * last.size
+        arguments |= {"height": turned.size, "y_step": turned.y_step}
+    for i, axis in enumerate(outer):
+        arguments |= {f"size{i}": axis.size, f"x_step{i}": axis.x_step, f"y_step{i}": axis.y_step}
+        rows *= axis.size
+    each = max(1, min(BAND_BYTES // row_bytes, -(-rows // 16)))
+    arguments |= {"x_start": x_start, "y_start": y_start, "count": rows, "rows": each}
+    everything: dict[str, Argument] = {"x": x, "y": y, **arguments}
+    plan.call(node, Move(len(outer), inner), everything, -(-rows // each), label=f"move by {inner}s")
+
+
+def contiguous(shape: Sequence[int]) -> list[int]:
+    """Bytes between neighbours along each axis of an array of 4-byte elements."""
+    steps = [4]
+    for size in reversed(shape[1:]):
+        steps.insert(0, steps[0] * size)
+    return steps[: len(shape)]
+
+
+def _joined(axes: Sequence[Axis]) -> list[Axis]:
+    """The same move with as few axes as can be, the last one contiguous in the result."""
+    joined: list[Axis] = []
+    for axis in axes:
+        if axis.size == 1:
+            continue
+        before = joined[-1] if joined else None
+        if before and (before.x_step, before.y_step) == (axis.size * axis.x_step, axis.size * axis.y_step):
+            joined[-1] = Axis(before.size * axis.size, axis.x_step, axis.y_step)
+        else:
+            joined.append(axis)
+    return joined if joined and joined[-1].y_step == 4 else [*joined, Axis(1, 4, 4)]

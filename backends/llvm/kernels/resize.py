@@ -1,0 +1,193 @@
+"""resize by nearest, linear or cubic interpolation, with or without antialiasing.
+
+for rows of the image under the output rows of the unit:
+    row[x] = Σ_t weight[t, x] · x[row, column[t, x]]          (planar: gathered; blocked: a vector per pixel)
+for output row y of the unit:
+    y[x] = Σ_t weight[y, t] · row[line[y, t]][x]
+[nearest: y[x] = x[line[y], column[x]]]
+
+Which pixels an output pixel reads, and how they weigh, are tables made when the sizes are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphsr.ir import Node
+from graphsr.op import Array
+from graphsr.ops import Resize
+
+from ..kernel import Argument, Kernel, blocked_slots
+from ..loops import FLOAT, I32, I64, IVECTOR, LANES, MASK, PTR, VECTOR, VECTOR_BYTES, Function, Value
+from ..memory import aligned
+from .layout import zero_halo
+from .row import over_row, store_row
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+
+ROWS = 32
+"""Output rows of a unit, at most: those at the borders of units are interpolated twice."""
+
+TABLES = ("lines", "line_weights", "columns", "column_weights", "spans")
+"""lines[Ho][taps] rows of x (int64) and weights; columns[taps][Wo] (int32) and weights, Wo rounded up to vectors; for
+each band of output rows the first row of x that it reads, and how many (int64)."""
+
+SIZES = ("height", "width", "out_height", "out_width", "planes", "bands", "band_rows", "pitch", "table")
+"""planes: of an image; pitch: bytes of a row in the scratch; table: bytes of a tap in the tables of columns."""
+
+
+@dataclass(frozen=True)
+class Interpolate(Kernel):
+    """Unit: a band of output rows of one plane. See above."""
+
+    taps: tuple[int, int]
+    weighted: bool
+    blocked: bool
+
+    def slots(self) -> Mapping[str, str]:
+        images = {**blocked_slots("x"), **blocked_slots("y")} if self.blocked else {"x": PTR, "y": PTR}
+        return {**images, **dict.fromkeys(TABLES, PTR), **dict.fromkeys(SIZES, I64)}
+
+    def body(self, k: Function, target: Target) -> None:
+        plane, part = k.unit // k["bands"], k.unit % k["bands"]
+        source, out = self._plane(k, "x", plane, k["height"]), self._plane(k, "y", plane, k["out_height"])
+        x_row, y_row = self._row_bytes(k, "x"), self._row_bytes(k, "y")
+        first = part * k["band_rows"]
+        span = k["spans"] + part * 16
+        start = k.load(span, I64)
+        if self.weighted:
+            with k.loop(k.load(span + 8, I64)) as i:
+                self._columns(k, source + (start + i) * x_row, k.scratch + i * k["pitch"])
+        with k.loop(k.minimum(k["band_rows"], k["out_height"] - first)) as i:
+            y = first + i
+            row = out + y * y_row
+            if self.weighted:
+                self._lines(k, y, start, row)
+            else:
+                self._columns(k, source + k.load(k["lines"] + y * 8, I64) * x_row, row, to_output=True)
+            if self.blocked:
+                zero_halo(k, row, k["out_width"], k["y_left"], k["y_right"])
+
+    def _plane(self, k: Function, name: str, plane: Value, height: Value) -> Value:
+        """The address of row 0 of a plane."""
+        if not self.blocked:
+            return k[name] + plane * height * self._row_bytes(k, name)
+        n, block = plane // k["planes"], plane % k["planes"]
+        return k[name] + n * height * k[f"{name}_row"] + block * k[f"{name}_block"]
+
+    def _row_bytes(self, k: Function, name: str) -> Value:
+        if self.blocked:
+            return k[f"{name}_row"]
+        return k["width" if name == "x" else "out_width"] * 4
+
+    def _over(self, k: Function, body: Callable[[Value, Value | None], None]) -> None:
+        """body(pixel, mask) for all vectors of an output row."""
+        if self.blocked:
+            with k.loop(k["out_width"]) as x:
+                body(x, None)
+        else:
+            over_row(k, k["out_width"], body)
+
+    @property
+    def pixel(self) -> int:
+        """Bytes."""
+        return VECTOR_BYTES if self.blocked else 4
+
+    def _columns(self, k: Function, row: Value, to: Value, to_output: bool = False) -> None:
+        """to[x] = Σ_t weight[t, x] · row[column[t, x]]; rows of the scratch have room for the last vector."""
+
+        def pixels(x: Value, mask: Value | None) -> None:
+            total = None
+            for t in range(self.taps[1]):
+                value = self._pick(k, row, k["columns"] + k["table"] * t + x * 4)
+                if self.weighted:
+                    at = k["column_weights"] + k["table"] * t + x * 4
+                    weight = k.splat(k.load(at, FLOAT)) if self.blocked else k.load(at, align=4)
+                    value = value * weight if total is None else k.fma(value, weight, total)
+                total = value
+            assert total is not None
+            store_row(k, total, to + x * self.pixel, mask if to_output else None)
+
+        self._over(k, pixels)
+
+    def _pick(self, k: Function, row: Value, table: Value) -> Value:
+        """The pixel, or the 16 pixels, of a row that the table names."""
+        if self.blocked:
+            return k.load(row + k.convert("zext", k.load(table, I32), I64) * VECTOR_BYTES)
+        columns = k.load(table, IVECTOR, align=4)
+        places = k.emit(f"getelementptr float, ptr {row.text}, {IVECTOR} {columns.text}", f"<{LANES} x ptr>")
+        everywhere = k.lanes([True] * LANES, MASK)
+        name = f"llvm.masked.gather.v{LANES}f32.v{LANES}p0"
+        return k.call(name, VECTOR, places, k.literal(4, I32), everywhere, k.vector(0.0))
+
+    def _lines(self, k: Function, y: Value, start: Value, out: Value) -> None:
+        """out[x] = Σ_t weight[y, t] · row[line[y, t]][x]"""
+        entry = y * self.taps[0]
+
+        def pixels(x: Value, mask: Value | None) -> None:
+            @k.fold(self.taps[0], [k.vector(0.0)])
+            def total(t: Value, total: list[Value]) -> list[Value]:
+                line = k.load(k["lines"] + (entry + t) * 8, I64) - start
+                weight = k.splat(k.load(k["line_weights"] + (entry + t) * 4, FLOAT))
+                value = k.load(k.scratch + line * k["pitch"] + x * self.pixel, align=4)
+                return [k.fma(value, weight, total[0])]
+
+            store_row(k, total[0], out + x * self.pixel, mask)
+
+        self._over(k, pixels)
+
+
+def lower(plan: Planner, node: Node) -> None:
+    """Blocked images stay blocked, planar ones planar."""
+    from ..plan import NoKernel
+
+    op, source = node.op, node.inputs[0]
+    assert isinstance(op, Resize)
+    if node.type.dtype != "float32":
+        raise NoKernel(f"only float32, not {node.type.dtype}")
+    (n, channels, height, width), (out_height, out_width) = source.type.dims, node.type.dims[2:]
+    (_, lines, line_weights), (_, columns, column_weights) = op.taps_of(
+        np.broadcast_to(np.float32(0), source.type.dims)
+    )
+    blocked = plan.is_blocked(source)
+    kernel = Interpolate((lines.shape[1], columns.shape[1]), op.mode != "nearest", blocked)
+    planes = -(-channels // LANES) if blocked else channels
+    band_rows = max(1, min(ROWS, -(-n * planes * out_height // 16)))
+    spans = _spans(lines, band_rows)
+    pitch = -(-out_width * kernel.pixel // VECTOR_BYTES) * VECTOR_BYTES
+    arguments: dict[str, Argument] = {
+        "lines": np.ascontiguousarray(lines, np.int64),
+        "line_weights": np.ascontiguousarray(line_weights, np.float32),
+        "columns": _by_tap(columns, np.int32),
+        "column_weights": _by_tap(column_weights, np.float32),
+        "spans": spans,
+    }
+    table = -(-out_width // LANES) * VECTOR_BYTES
+    values = (height, width, out_height, out_width, planes, len(spans), band_rows, pitch, table)
+    arguments |= dict(zip(SIZES, values, strict=True))
+    if blocked:
+        arguments |= {**plan.blocked(source).arguments("x"), **plan.new_blocked(node).arguments("y")}
+    else:
+        arguments |= {"x": plan.planar(source), "y": plan.new_planar(node)}
+    scratch = int(spans[:, 1].max()) * pitch if kernel.weighted else 0
+    plan.call(node, kernel, arguments, n * planes * len(spans), label=f"resize {op.mode}", scratch=scratch)
+
+
+def _spans(lines: Array, band_rows: int) -> Array:
+    """[bands, 2] the first row of x under each band of output rows, and the number of rows."""
+    starts = range(0, len(lines), band_rows)
+    low, high = ([edge(lines[s : s + band_rows]) for s in starts] for edge in (np.min, np.max))
+    return np.stack([low, np.subtract(high, low) + 1], axis=1).astype(np.int64)
+
+
+def _by_tap(values: Array, dtype: type[np.generic]) -> Array:
+    """[taps][Wo] of values[Wo, taps], zeros up to whole vectors."""
+    table = np.zeros((values.shape[1], -(-len(values) // LANES) * LANES), dtype)
+    table[:, : len(values)] = values.T
+    return aligned(table)
