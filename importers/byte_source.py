@@ -35,6 +35,11 @@ class ByteSource:
         """The exception to raise: it names the file, the place in it and what is wrong there."""
         return ModelError(f"{self.path}: {place}: {problem}")
 
+    def is_at(self, path: str | os.PathLike[str]) -> bool:
+        """Whether the opened file is the one that lies there now, and no link to it."""
+        now = os.lstat(path)
+        return (now.st_dev, now.st_ino) == (self._opened.st_dev, self._opened.st_ino)
+
     def read(self, offset: int, count: int, place: str) -> bytes:
         """Exactly `count` bytes at `offset`; ModelError when the file does not have them."""
         self._check_range(offset, count, place)

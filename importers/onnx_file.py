@@ -1,0 +1,41 @@
+"""ONNX networks (.onnx), of operator sets 6 to 28, with external data beside them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from graphsr.errors import GraphError, ModelError
+from graphsr.model import Model
+
+SUFFIX = ".onnx"
+OPTIONS = ("shapes", "values", "input_range", "max_memory")
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Whether this is an ONNX model. The format has no signature: its suffix says so."""
+    return path.suffix.lower() == SUFFIX
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Model:
+    """The network of an ONNX file.
+
+    `shapes={"input": (1, 3, 224, 224)}` fixes sizes that the file leaves open, where a network needs that;
+    `values={"axes": array}` gives inputs that are read while the network is built (shapes, axes), which are inputs of
+    the model no more; `input_range` is the value of white (1 by default) for an upscaler; `max_memory` bounds the bytes
+    of the tensors (8 GiB by default).
+
+    Raises `ModelError` with all that is not supported, and for a file that is damaged.
+    """
+    unknown = sorted(options.keys() - set(OPTIONS))
+    if unknown:
+        raise ModelError(
+            f"{path}: an ONNX model has no option {', '.join(unknown)}; its options are {', '.join(OPTIONS)}"
+        )
+    from .onnx_import import import_model  # takes a moment, and memory: only when an ONNX file is read
+
+    try:
+        return import_model(path, **options)
+    except (ModelError, GraphError) as error:
+        raise ModelError(f"{os.fspath(path)}: {error}") from error
