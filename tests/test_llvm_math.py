@@ -44,18 +44,19 @@ def exact_gelu_tanh(x: Array) -> Array:
     return x * logistic(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
 
 
-FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float]] = {
-    "exp": (functions.exp, np.exp, 1.0),
-    "expm1": (functions.expm1, np.expm1, 1.5),
-    "log": (functions.log_, np.log, 0.8),
-    "log1p": (functions.log1p, np.log1p, 1.4),
-    "tanh": (functions.tanh, np.tanh, 2.4),
-    "logistic": (functions.logistic, logistic, 2.4),
-    "softplus": (functions.softplus, softplus, 1.7),
-    "erf": (functions.erf, ERF, 0.53),
-    "erfc": (functions.erfc, erfc, 0.51),
+FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float, float]] = {
+    "exp": (functions.exp, np.exp, 1.0, 0.97),
+    "expm1": (functions.expm1, np.expm1, 1.43, 1.54),
+    "log": (functions.log_, np.log, 0.83, 0.82),
+    "log1p": (functions.log1p, np.log1p, 1.39, 1.39),
+    "tanh": (functions.tanh, np.tanh, 1.64, 2.43),
+    "logistic": (functions.logistic, logistic, 1.5, 2.41),
+    "softplus": (functions.softplus, softplus, 1.66, 1.66),
+    "erf": (functions.erf, ERF, 0.53, 0.53),
+    "erfc": (functions.erfc, erfc, 0.51, 0.51),
 }
-"""The code, its meaning in float64, and the largest error in units in the last place."""
+"""The code, its meaning in float64, and the largest error in units in the last place with fused multiply-add and
+without."""
 
 
 def compile_unary(emit: Emitter, fma: bool) -> Callable[[Array], Array]:
@@ -100,8 +101,11 @@ def ulp_error(got: Array, exact: Array) -> Array:
 @pytest.mark.parametrize("fma", [True, False], ids=["fma", "no fma"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_errors_stay_within_the_stated_bounds(name: str, fma: bool) -> None:
-    emit, exact, bound = FUNCTIONS[name]
-    run = compile_unary(emit, fma and host().has_fma)
+    if fma and not host().has_fma:
+        pytest.skip("this machine has no fused multiply-add")
+    emit, exact, with_fma, without = FUNCTIONS[name]
+    bound = with_fma if fma else without
+    run = compile_unary(emit, fma)
     worst, at = 0.0, 0.0
     for x in floats():
         got = run(x)

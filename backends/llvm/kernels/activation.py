@@ -10,6 +10,7 @@ from typing import Any
 
 from graphsr.op import Op
 from graphsr.ops import (
+    Celu,
     Clip,
     Elliot,
     Elu,
@@ -90,6 +91,11 @@ def elu(k: Function, x: Value, positive: float, negative: float) -> Value:
     return k.select(x > k.vector(0.0), right, constant(k, negative) * expm1(k, at_most(k, x, 0)))
 
 
+def _celu(k: Function, op: Celu, x: Value) -> Value:
+    alpha = constant(k, op.alpha)
+    return k.select(x > k.vector(0.0), x, alpha * expm1(k, at_most(k, x, 0) / alpha))
+
+
 def _plse(k: Function, op: Plse, x: Value) -> Value:
     four, slope = k.vector(4.0), constant(k, 0.01)
     middle = constant(k, 0.125) * x + k.vector(0.5)
@@ -120,6 +126,7 @@ def _hard_swish(k: Function, op: HardSwish, x: Value) -> Value:
 
 
 EMITTERS: dict[type[Op], Emitter] = {
+    Celu: _celu,
     Clip: lambda k, op, x: clip(k, x, op.low, op.high),
     Elliot: lambda k, op, x: k.vector(0.5) * softsign(k, constant(k, op.steepness) * x) + k.vector(0.5),
     Elu: lambda k, op, x: elu(k, x, 1, op.alpha),

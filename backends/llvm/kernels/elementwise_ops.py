@@ -14,6 +14,7 @@ from graphsr.ops import (
     Add,
     And,
     BatchNorm,
+    Cast,
     Ceil,
     Div,
     Equal,
@@ -36,14 +37,16 @@ from graphsr.ops import (
     Reciprocal,
     Round,
     Shortcut,
+    Shrink,
     Sign,
     Sqrt,
     Sub,
+    ThresholdedRelu,
     Where,
     Xor,
 )
 
-from ..loops import LANES, Function, Value
+from ..loops import LANES, MASK, Function, Value
 from .activation import EMITTERS, emit_activation, leaky
 from .math import constant, erf, exp, log_, power
 
@@ -100,7 +103,25 @@ def _intrinsic(name: str) -> Formula:
     return lambda k, op, x: k.intrinsic(name, x)
 
 
-def _sign(k: Function, op: Sign, x: Value) -> Value:
+def _thresholded_relu(k: Function, op: ThresholdedRelu, x: Value) -> Value:
+    return k.select(x <= constant(k, op.threshold), k.vector(0.0), x)
+
+
+def _shrink(k: Function, op: Shrink, x: Value) -> Value:
+    small = k.intrinsic("fabs", x) <= constant(k, op.threshold)
+    return k.select(small, k.vector(0.0), x - constant(k, op.bias) * _sign(k, op, x))
+
+
+def _cast(k: Function, op: Cast, x: Value) -> Value:
+    """Between float32 and bool."""
+    if (x.type == MASK) == (op.dtype == "bool"):
+        return x
+    if x.type == MASK:
+        return k.select(x, k.vector(1.0), k.vector(0.0))
+    return k.compare("ne", x, k.vector(0.0))
+
+
+def _sign(k: Function, op: Op, x: Value) -> Value:
     zero = k.vector(0.0)
     y = k.select(x < zero, k.vector(-1.0), k.select(x.equals(zero), zero, x))
     return k.select(x > zero, k.vector(1.0), y)
@@ -111,6 +132,7 @@ FORMULAS: dict[type[Op], Formula] = {
     Add: lambda k, op, a, b: a + b,
     And: lambda k, op, a, b: a & b,
     BatchNorm: _batch_norm,
+    Cast: _cast,
     Ceil: _intrinsic("ceil"),
     Div: lambda k, op, a, b: a / b,
     Equal: _compare("eq"),
@@ -133,9 +155,11 @@ FORMULAS: dict[type[Op], Formula] = {
     Reciprocal: lambda k, op, x: k.vector(1.0) / x,
     Round: _intrinsic("roundeven"),
     Shortcut: _shortcut,
+    Shrink: _shrink,
     Sign: _sign,
     Sqrt: _intrinsic("sqrt"),
     Sub: lambda k, op, a, b: a - b,
+    ThresholdedRelu: _thresholded_relu,
     Where: lambda k, op, condition, a, b: k.select(condition, a, b),
     Xor: lambda k, op, a, b: a ^ b,
     **dict.fromkeys(EMITTERS, emit_activation),
