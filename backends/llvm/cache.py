@@ -159,7 +159,7 @@ def _open_folder(make: bool) -> int | None:
     os.close(descriptor)
     mode = stat.S_IMODE(found.st_mode)
     _warn(
-        f"object cache off: others can write to {path} (owner {found.st_uid}, mode {mode:o}) and could place code there: "
+        f"object cache off: others can write to {path} (owner {found.st_uid}, mode {mode:o}) and place code there: "
         "make it yours with mode 700, or set GRAPHSR_CACHE_DIR, or GRAPHSR_CACHE=0"
     )
     return None

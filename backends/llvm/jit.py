@@ -62,7 +62,7 @@ def compile_ir(text: str, target: Target, *, cached: bool = True) -> Code:
     """Machine code of an IR module, linked into this process. Thread-safe.
 
     External functions, such as `sched_yield`, are those of the process. With `cached`, the object code is taken from
-    the cache on disk and put there. Raises `BackendError` for IR that LLVM refuses, and for functions that are not there.
+    the cache on disk and put there. Raises `BackendError` for IR that LLVM refuses, and for functions that are absent.
     """
     key = objects.key(text, target)
     _show(text, target, key)
