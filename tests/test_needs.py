@@ -14,6 +14,7 @@ from graphsr.testing import LAYERS, Case, tolerance
 FAMILIES = (
     "conv",
     "conv_nd",
+    "crop",
     "expand",
     "index",
     "matmul",

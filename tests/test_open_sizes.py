@@ -17,6 +17,7 @@ H, W = Dim.symbol("H"), Dim.symbol("W")
 FAMILIES = (
     "conv",
     "conv_nd",
+    "crop",
     "expand",
     "index",
     "matmul",

@@ -26,8 +26,22 @@ from graphsr.ops.arithmetic import Maximum, Minimum, Mod, Pow, Quotient
 from graphsr.ops.compare import And, Equal, Greater, GreaterEqual, Less, LessEqual, Not, Or, Where, Xor
 from graphsr.ops.conv import Conv2d, ConvTranspose2d
 from graphsr.ops.conv_nd import ConvNd, ConvTransposeNd
+from graphsr.ops.cost import (
+    HellingerCost,
+    HingeCost,
+    LogCoshCost,
+    LogisticCost,
+    MaeCost,
+    MaskedCost,
+    MseCost,
+    SegCost,
+    SmoothCost,
+    WganCost,
+)
+from graphsr.ops.crop import CropAndResize
 from graphsr.ops.dense import Dense, Softmax
 from graphsr.ops.detection import GaussianYoloHead, GridHead, RegionHead, YoloHead
+from graphsr.ops.dropout import Dropout
 from graphsr.ops.elementwise import Add, Div, Mul, Shortcut, Sub
 from graphsr.ops.expand import Cast, Expand, PadNd, Roll, Tile, Triangle
 from graphsr.ops.fused import Fused
@@ -104,10 +118,12 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTransposeNd",
     "Cos",
+    "CropAndResize",
     "CumulativeSum",
     "Dense",
     "DepthToSpace",
     "Div",
+    "Dropout",
     "Einsum",
     "Elliot",
     "Elu",
@@ -135,6 +151,8 @@ __all__ = [
     "HardSwish",
     "HardTan",
     "Hardmax",
+    "HellingerCost",
+    "HingeCost",
     "InstanceNorm",
     "L1Norm",
     "L2Norm",
@@ -147,11 +165,15 @@ __all__ = [
     "LocalConv2d",
     "LocalResponseNorm",
     "Log",
+    "LogCoshCost",
     "LogSoftmax",
     "Loggy",
     "Logistic",
+    "LogisticCost",
     "LpPoolNd",
     "Lstm",
+    "MaeCost",
+    "MaskedCost",
     "MatMul",
     "MaxPool2d",
     "MaxPoolNd",
@@ -159,6 +181,7 @@ __all__ = [
     "Minimum",
     "Mish",
     "Mod",
+    "MseCost",
     "Mul",
     "Neg",
     "Not",
@@ -194,6 +217,7 @@ __all__ = [
     "Round",
     "ScatterElements",
     "ScatterND",
+    "SegCost",
     "Selu",
     "ShapeOf",
     "Shortcut",
@@ -203,6 +227,7 @@ __all__ = [
     "SimpleRnn",
     "Sin",
     "Slice",
+    "SmoothCost",
     "SoftPlus",
     "SoftSign",
     "Softmax",
@@ -219,6 +244,7 @@ __all__ = [
     "Transpose",
     "Triangle",
     "WeightNorm",
+    "WganCost",
     "Where",
     "Xor",
     "YoloHead",

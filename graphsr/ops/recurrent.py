@@ -29,8 +29,10 @@ class Recurrent(Op):
     """Base of the recurrent layers."""
 
     def check(self, gates: int, biases: int, x: TensorType, *rest: TensorType) -> TensorType:
-        """The type of h[T, N, H], from those of x[T, N, I], w[G·H, I], r[G·H, H], biases [G·H] and states [N, H], where G
-        is the number of gates."""
+        """The type of h[T, N, H], from those of x[T, N, I], w[G·H, I], r[G·H, H], biases [G·H] and states [N, H].
+
+        G is the number of gates, and `biases` how many of the rest are biases.
+        """
         dtype = same_dtype(x, *rest)
         expect_float(x)
         expect_rank("input", x, 3)
