@@ -214,10 +214,13 @@ class Graph:
     def map(self, f: Callable[[Node, Node], Node]) -> Graph:
         """Rebuild bottom-up. `f(old, new)` gets each node as it was and with its inputs already rebuilt, and
         returns its replacement (`new` itself to keep it). The same graph comes back when nothing changed."""
+        return self._rebuild(lambda old, inputs: f(old, old.with_inputs(inputs)))
+
+    def _rebuild(self, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
+        """`make(old, inputs)` gives the replacement of each node, from its inputs already rebuilt."""
         replacement: dict[Node, Node] = {}
         for old in self.nodes():
-            new = old.with_inputs(tuple(replacement[child] for child in old.inputs))
-            replacement[old] = f(old, new)
+            replacement[old] = make(old, tuple(replacement[child] for child in old.inputs))
         if all(a is b for a, b in replacement.items()):
             return self
         return Graph(
@@ -244,12 +247,13 @@ class Graph:
         """
         sizes = self.solve(shapes)
 
-        def bind_node(old: Node, new: Node) -> Node:
-            op_ = bind_op(new.op, sizes)
-            return new if op_ is new.op else replace_node(new, op=op_)
+        def bind_node(old: Node, inputs: tuple[Node, ...]) -> Node:
+            """Attributes and inputs at once: an op with some of its sizes bound may be ill-typed."""
+            op_ = bind_op(old.op, sizes)
+            return old.with_inputs(inputs) if op_ is old.op else replace_node(old, op=op_, inputs=inputs)
 
         try:
-            return self.map(bind_node)
+            return self._rebuild(bind_node)
         except GraphError as error:
             given = ", ".join(f"{name}: {shape}" for name, shape in shapes.items())
             raise ShapeError(f"inputs of shape ({given}) do not fit this network: {error}") from error
