@@ -21,8 +21,8 @@ class Cost(Op):
     """Base of the costs: y = scale · Σ w·ℓ(x, t') / m, a single number.
 
     t' = (1 − smoothing)·t + smoothing/n is the truth of n numbers per sample with smoothed labels (Szegedy et al.
-    2016). The weight w is `noobject_scale` where t = 0, else 1. An element does not count, w = 0, where w·|∂ℓ/∂x| is less
-    than `threshold`, or is not among the largest `ratio` of all (0: no such choice). The gradient takes w for a constant.
+    2016). The weight w is `noobject_scale` where t = 0, else 1; but w = 0, the element does not count, where w·|∂ℓ/∂x|
+    is less than `threshold` or not among the largest `ratio` of all (0: no such choice). To the gradient w is constant.
     """
 
     scale: float = 1.0
