@@ -1,4 +1,4 @@
-"""The command line: `graphsr upscale | detect | info | convert | compare | backends`.
+"""The command line: `graphsr upscale | detect | info | convert | compare | backends | cache`.
 
 Exit codes: 0 all is well, 1 some files failed (the others are done), 2 wrong usage, 3 the model was refused, 130
 interrupted. This module only parses and prints; each command is one function in `graphsr.commands`, imported when it is
@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_compare(commands)
     commands.add_parser("backends", help="list the installed backends")
+    _add_cache(commands)
     return parser
 
 
@@ -162,6 +163,34 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "(default: plain)",
     )
     p.add_argument("--border", type=_natural, help="pixels to cut on each side (paper: the scale factor)")
+
+
+def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser(
+        "cache",
+        help="show or clear the cache of compiled code",
+        description="Where the llvm backend keeps compiled code, how many entries there are, and their bytes. "
+        "GRAPHSR_CACHE_DIR chooses another folder, GRAPHSR_CACHE=0 switches the cache off.",
+    )
+    p.add_argument("--clear", action="store_true", help="remove all entries")
+
+
+def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser(
+        "profile",
+        help="say where the time of a network goes",
+        description="Run a network on random input and print for every node: kernel, milliseconds, effective GFLOP/s "
+        "and bytes per second, and their share of the peak of multiply-adds and of the speed of copying, which are "
+        "measured in the same run.",
+    )
+    p.add_argument("model", metavar="MODEL", help="model file or embedded model (wdsr-x2, wdsr-x4)")
+    p.add_argument("--size", type=_size, required=True, metavar="HxW", help="size of the input image in pixels")
+    p.add_argument("--repeats", type=_positive, default=5, help="runs, of which medians are taken (default: 5)")
+    p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
+    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
+    p.add_argument("--accuracy", choices=("default", "high"), help="high: no transform that loses digits")
+    p.add_argument("--memory", choices=("default", "low"), help="low: no transformed weights")
+    _add_overrides(p)
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from graphsr.analysis import macs_per_pixel, receptive_field
 from graphsr.atomic import atomic_path
@@ -199,6 +202,31 @@ def convert(options: argparse.Namespace) -> int:
     return OK
 
 
+def profile(options: argparse.Namespace) -> int:
+    """`graphsr profile MODEL --size HxW`"""
+    model = _load(options.model, options)
+    chosen = {name: value for name in ("accuracy", "memory") if (value := getattr(options, name))}
+    run = model.compile("llvm", options.threads, **chosen)
+    generator = np.random.default_rng(0)
+    inputs = {}
+    for name, type_ in model.inputs.items():
+        shape = profiled_shape(name, type_, options.size)
+        inputs[name] = (generator.random(shape) * model.input_range).astype(type_.dtype)
+    print(run.profile(inputs, options.repeats))
+    return OK
+
+
+def profiled_shape(name: str, type_: TensorType, size: tuple[int, int]) -> tuple[int, ...]:
+    """The shape of an image input [N, C, H, W] at this size; `UsageError` when the network fixes another one."""
+    if type_.rank != 4:
+        raise UsageError(f"input {name} : {type_} is not an image: profile it from Python with run.profile(inputs)")
+    wanted = (1, *(c if isinstance(c, int) else 1 for c in type_.shape[1:2]), *size)
+    fixed = [(given, n) for given, n in zip(type_.shape, wanted, strict=True) if isinstance(given, int) and given != n]
+    if fixed:
+        raise UsageError(f"input {name} : {type_} cannot be {size[0]}x{size[1]}: its sizes are fixed")
+    return wanted
+
+
 def compare(options: argparse.Namespace) -> int:
     """`graphsr compare A B`"""
     a, b = Path(options.a), Path(options.b)
@@ -251,6 +279,18 @@ def backends(options: argparse.Namespace) -> int:
             print(f"{name:<12} {summary}{default}")
         except GraphsrError as error:
             print(f"{name:<12} not available: {error}")
+    return OK
+
+
+def cache(options: argparse.Namespace) -> int:
+    """`graphsr cache`"""
+    objects = import_module("graphsr.backends.llvm.cache")  # the core names no backend on import
+    if options.clear:
+        print(f"removed {objects.clear()} entries from {objects.directory()}")
+        return OK
+    off = "" if objects.is_on() else "  (off: GRAPHSR_CACHE=0)"
+    entries, nbytes = objects.statistics()
+    print(f"directory  {objects.directory()}{off}\nentries    {entries}\nbytes      {nbytes:,}")
     return OK
 
 

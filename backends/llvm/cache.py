@@ -62,6 +62,11 @@ def directory() -> Path:
     return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "graphsr"
 
 
+def is_on() -> bool:
+    """Whether the user wants a cache; a folder that is not safe is not used, either."""
+    return os.environ.get("GRAPHSR_CACHE", "1") != "0"
+
+
 def load(key: str) -> bytes | None:
     """The object code of an entry; None where there is none, or it is damaged."""
     with _folder() as folder:
@@ -130,7 +135,7 @@ def _folder(*, make: bool = False) -> Iterator[int | None]:
 
     What was checked is what is used: files are reached through the descriptor, not again through the path.
     """
-    descriptor = _open_folder(make) if os.environ.get("GRAPHSR_CACHE", "1") != "0" else None
+    descriptor = _open_folder(make) if is_on() else None
     try:
         yield descriptor
     finally:

@@ -1,0 +1,281 @@
+"""The object cache of the llvm backend: what is damaged is made anew, what others could write is not used."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from mutation import mutants
+
+from graphsr.backends.llvm import cache
+from graphsr.backends.llvm.jit import compile_ir
+from graphsr.backends.llvm.target import host, named
+from graphsr.cli import main
+
+from support import ROOT
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the cache needs file owners")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    path = tmp_path / "cache"
+    monkeypatch.setenv("GRAPHSR_CACHE_DIR", str(path))
+    monkeypatch.delenv("GRAPHSR_CACHE", raising=False)
+    monkeypatch.setattr(cache, "_warned", set())
+    return path
+
+
+def answer(number: int) -> str:
+    """IR of a function that returns a number."""
+    return f"define i64 @answer() {{\n  ret i64 {number}\n}}\n"
+
+
+def run(number: int) -> int:
+    code = compile_ir(answer(number), host())
+    return int(ctypes.CFUNCTYPE(ctypes.c_int64)(code.address("answer"))())
+
+
+def entry(folder: Path, number: int) -> Path:
+    return folder / f"{cache.key(answer(number), host())}{cache.SUFFIX}"
+
+
+def test_a_second_compilation_reads_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(7) == 7
+    assert [p.name for p in folder.iterdir()] == [entry(folder, 7).name]
+    monkeypatch.setattr("graphsr.backends.llvm.jit.emit_object", lambda *_: pytest.fail("compiled again"))
+    assert run(7) == 7
+
+
+def test_uncached_leaves_no_trace(folder: Path) -> None:
+    compile_ir(answer(1), host(), cached=False)
+    assert not folder.exists()
+
+
+def test_it_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHSR_CACHE", "0")
+    assert run(1) == 1
+    assert not folder.exists()
+
+
+def test_folder_and_entries_are_private(folder: Path) -> None:
+    run(1)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert entry(folder, 1).stat().st_mode & 0o777 == 0o600
+
+
+def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another text, target or version is another entry; the same is the same."""
+    keys = [cache.key(answer(n), named(name)) for n in (1, 2) for name in ("x86-64-v2", "x86-64-v3", "aarch64")]
+    assert cache.key(answer(1), named("x86-64-v2")) == keys[0]
+    monkeypatch.setattr(cache, "ABI", cache.ABI + 1)
+    keys.append(cache.key(answer(1), named("x86-64-v2")))
+    monkeypatch.setattr("llvmlite.__version__", "0.0")
+    keys.append(cache.key(answer(1), named("x86-64-v2")))
+    monkeypatch.setattr("llvmlite.binding.llvm_version_info", (0, 0, 0))
+    keys.append(cache.key(answer(1), named("x86-64-v2")))
+    assert len(set(keys)) == len(keys)
+
+
+def test_damaged_entries_are_made_anew(folder: Path) -> None:
+    """R11: LLVM ends the process when an object is damaged, so it never sees one."""
+    run(5)
+    path = entry(folder, 5)
+    intact = path.read_bytes()
+    damaged = list(mutants(intact, 480))
+    damaged += [intact[: len(intact) * n // 20] for n in range(20)]
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        if content != intact:
+            assert cache.load(path.stem) is None
+            refused += 1
+    assert refused > 450
+    for content in damaged[::25]:
+        path.write_bytes(content)
+        assert run(5) == 5
+        assert path.read_bytes() == intact
+
+
+def test_an_entry_under_another_name_is_not_used(folder: Path) -> None:
+    run(5)
+    run(6)
+    entry(folder, 5).write_bytes(entry(folder, 6).read_bytes())
+    assert run(5) == 5
+
+
+def test_an_object_that_is_intact_but_empty_of_the_function_is_refused(folder: Path) -> None:
+    """Not damage but a bug: said, not crashed on."""
+    run(5)
+    image = cache.load(entry(folder, 5).stem)
+    assert image is not None
+    renamed = answer(5).replace("@answer", "@question")
+    cache.store(cache.key(renamed, host()), image)
+    with pytest.raises(Exception, match="question"):
+        compile_ir(renamed, host())
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722])
+def test_a_folder_that_others_can_write_is_not_used(folder: Path, mode: int) -> None:
+    run(5)
+    folder.chmod(mode)
+    entry(folder, 5).write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match="others can write"):
+        assert run(5) == 5
+    assert entry(folder, 5).read_bytes() == b"", "nothing is written there, either"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(5) == 5  # one warning is enough
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() != 0, reason="only root can give files away")
+def test_a_folder_of_another_user_is_not_used(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+    with pytest.warns(RuntimeWarning, match="owner 12345"):
+        assert run(5) == 5
+    assert not list(folder.iterdir())
+
+
+def test_a_symbolic_link_is_not_used(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    folder.symlink_to(elsewhere)
+    with pytest.warns(RuntimeWarning, match="symbolic link"):
+        assert run(5) == 5
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_link_in_place_of_an_entry_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    run(5)
+    entry(folder, 5).rename(tmp_path / "moved")
+    entry(folder, 5).symlink_to(tmp_path / "moved")
+    assert cache.load(entry(folder, 5).stem) is None
+    assert run(5) == 5
+    assert not entry(folder, 5).is_symlink(), "the entry was made anew"
+
+
+def test_a_file_in_place_of_the_folder(folder: Path) -> None:
+    folder.write_text("not a folder")
+    with pytest.warns(RuntimeWarning, match="object cache off"):
+        assert run(5) == 5
+    assert folder.read_text() == "not a folder"
+
+
+def test_a_full_disk_costs_only_the_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        assert run(5) == 5
+    assert not list(folder.iterdir())
+
+
+def test_the_entries_used_least_lately_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        run(number)
+        os.utime(entry(folder, number), (number, number))
+    run(0)  # used just now
+    size = entry(folder, 0).stat().st_size
+    monkeypatch.setattr(cache, "LIMIT", 4 * size + size // 2)
+    run(9)
+    kept = {number for number in (*range(6), 9) if entry(folder, number).exists()}
+    assert kept == {0, 4, 5, 9}
+
+
+def test_leftovers_of_killed_processes_go(folder: Path) -> None:
+    run(1)
+    old, young = folder / ".0123.partial", folder / ".4567.partial"
+    old.touch()
+    young.touch()
+    os.utime(old, (time.time() - 7200,) * 2)
+    run(2)
+    assert not old.exists()
+    assert young.exists(), "it may be another process at work"
+
+
+RACE = """
+import ctypes, sys
+sys.path.insert(0, {tests!r})
+from test_llvm_cache import run
+for number in range({count}):
+    assert run(number) == number
+"""
+
+
+def test_processes_may_race(folder: Path) -> None:
+    """R11: all compile the same functions into the same folder; everybody gets the right ones."""
+    code = RACE.format(tests=str(ROOT / "tests"), count=10)
+    racers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [racer.wait(120) for racer in racers] == [0] * 4
+    assert cache.statistics()[0] == 10
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_process_killed_while_it_writes_leaves_no_wrong_entry(folder: Path) -> None:
+    """R11: kill -9 at random times."""
+    code = RACE.format(tests=str(ROOT / "tests"), count=2000)
+    rng = random.Random(0)
+    for _ in range(5):
+        before = cache.statistics()[0]
+        writer = subprocess.Popen([sys.executable, "-c", code])
+        while cache.statistics()[0] == before and writer.poll() is None:
+            time.sleep(0.01)  # until it is at work
+        time.sleep(rng.random() / 10)
+        writer.kill()
+        writer.wait()
+        for path in list(folder.glob(f"*{cache.SUFFIX}")):
+            assert cache.load(path.stem) is not None
+    assert run(0) == 0
+
+
+def test_the_command_shows_and_clears(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "entries    0"
+    run(1)
+    run(2)
+    mine = folder / "notes.txt"
+    mine.write_text("not an entry")
+    assert main(["cache"]) == 0
+    directory, entries, nbytes = capsys.readouterr().out.splitlines()
+    assert directory.split(maxsplit=1) == ["directory", str(folder)]
+    assert entries.split() == ["entries", "2"]
+    assert nbytes.split() == ["bytes", f"{2 * entry(folder, 1).stat().st_size:,}"]
+    assert main(["cache", "--clear"]) == 0
+    assert "removed 2" in capsys.readouterr().out
+    assert [p.name for p in folder.iterdir()] == [mine.name]
+
+
+def test_the_command_says_when_the_cache_is_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAPHSR_CACHE", "0")
+    assert main(["cache"]) == 0
+    assert "off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"GRAPHSR_CACHE_DIR": "/a/b"}, "/a/b"),
+        ({"XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/x/graphsr"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "/h/.cache/graphsr"),
+        ({"HOME": "/h"}, "/h/.cache/graphsr"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "darwin", reason="the place is another one there")
+def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str) -> None:
+    for name in ("GRAPHSR_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache.directory()) == expected
