@@ -26,6 +26,7 @@ LOWER: dict[str, str] = {
     "max_pool2d": "pool",
     "avg_pool2d": "pool",
     "resize": "resize",
+    **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "global_avg_pool", "global_max_pool"), "reduce"),
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad"), "shape"),
     "conv_transpose2d": "conv_transpose",
 }

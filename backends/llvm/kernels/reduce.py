@@ -1,0 +1,247 @@
+"""reduce_sum, reduce_mean, reduce_max over any axes, and the global pools.
+
+inner axis reduced:  for each output of the unit: for the other reduced axes: 4 vectors of the run at a time;
+                     then all lanes into one
+inner axis kept:     for 64 outputs of the unit, side by side: for the reduced axes: one vector each
+blocked:             for each block of 16 channels: for rows, for pixels: one vector each
+
+Sums are of sums of `CHUNK` vectors, so their error grows with the square root of the length at worst, not with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from graphsr.ir import Node
+from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceMax, ReduceMean, ReduceSum
+from graphsr.ops.reduce import normal_axes
+
+from ..kernel import Argument, Kernel, blocked_slots
+from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from .folding import Folding
+from .move import contiguous
+from .row import BAND_BYTES, load_row, over_row, store_row
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+    from ..target import Target
+
+CHUNK = 256
+"""Vectors that are folded before their fold joins the others."""
+UNROLL = 4
+WIDE = UNROLL * LANES
+
+Body = Callable[[Value], list[Value]]
+"""From a place in memory to the folds of what lies there."""
+
+
+@dataclass(frozen=True)
+class Reduce(Kernel):
+    """Unit: so many outputs, or a piece of a row of outputs. See above."""
+
+    folding: Folding
+    mean: bool
+    kept: int
+    """Axes that are kept, but for the inner one."""
+    reduced: int
+    """Axes that are reduced, but for the inner one."""
+    inner_reduced: bool
+
+    def slots(self) -> Mapping[str, str]:
+        axes = [*(f"kept{a}" for a in range(self.kept)), *(f"reduced{a}" for a in range(self.reduced))]
+        sizes = [*axes, *(f"{axis}_step" for axis in axes), "inner", "count", "span"]
+        return {"x": PTR, "y": PTR, "divisor": FLOAT, **dict.fromkeys(sizes, I64)}
+
+    def body(self, k: Function, target: Target) -> None:
+        if self.inner_reduced:
+            first = k.unit * k["span"]
+            with k.loop(k.minimum(k["span"], k["count"] - first)) as i:
+                self._one(k, first + i)
+            return
+        pieces = (k["inner"] + (k["span"] - 1)) // k["span"]
+        row, start = k.unit // pieces, k.unit % pieces * k["span"]
+        x, y = self._place(k, row) + start * 4, k["y"] + (row * k["inner"] + start) * 4
+        width = k.minimum(k["span"], k["inner"] - start)
+        whole = width & -WIDE
+        with k.loop(whole, step=WIDE) as at:
+            self._side_by_side(k, x + at * 4, y + at * 4, [None] * UNROLL)
+        x, y = x + whole * 4, y + whole * 4
+        over_row(k, width - whole, lambda at, mask: self._side_by_side(k, x + at * 4, y + at * 4, [mask]))
+
+    def _place(self, k: Function, output: Value) -> Value:
+        """Where the elements behind an output (or a row of outputs) begin."""
+        x = k["x"]
+        for a in reversed(range(self.kept)):
+            position = output % k[f"kept{a}"] if a else output
+            x, output = x + position * k[f"kept{a}_step"], output // k[f"kept{a}"]
+        return x
+
+    def _one(self, k: Function, output: Value) -> None:
+        def run(at: Value) -> list[Value]:
+            return [fold_run(k, self.folding, at, k["inner"])]
+
+        (total,) = self._over_axes(k, self._place(k, output), 1, run)
+        k.store(k.extract(self._finish(k, self.folding.across(k, total)), 0), k["y"] + output * 4)
+
+    def _side_by_side(self, k: Function, x: Value, y: Value, masks: Sequence[Value | None]) -> None:
+        def vectors(at: Value) -> list[Value]:
+            given = [load_row(k, at + i * VECTOR_BYTES, mask) for i, mask in enumerate(masks)]
+            return [self.folding.enter(k, value) for value in given]
+
+        totals = self._over_axes(k, x, len(masks), vectors)
+        for i, (total, mask) in enumerate(zip(totals, masks, strict=True)):
+            store_row(k, self._finish(k, total), y + i * VECTOR_BYTES, mask)
+
+    def _finish(self, k: Function, total: Value) -> Value:
+        value = self.folding.leave(k, total)
+        return value / k.splat(k["divisor"]) if self.mean else value
+
+    def _over_axes(self, k: Function, at: Value, width: int, body: Body, axis: int = 0) -> list[Value]:
+        """The folds of `body` over the reduced axes from `axis` on."""
+        if axis == self.reduced:
+            return body(at)
+        step = k[f"reduced{axis}_step"]
+        return in_chunks(
+            k,
+            self.folding,
+            k[f"reduced{axis}"],
+            width,
+            lambda i: self._over_axes(k, at + i * step, width, body, axis + 1),
+        )
+
+
+def in_chunks(k: Function, folding: Folding, count: Index, width: int, body: Body, step: int = 1) -> list[Value]:
+    """The folds of body(0), body(step), …, first within chunks, then of these."""
+    nothing = [folding.neutral(k)] * width
+
+    @k.fold(count, nothing, step=CHUNK * step)
+    def total(start: Value, total: list[Value]) -> list[Value]:
+        @k.fold(k.minimum(start + CHUNK * step, count), nothing, start=start, step=step)
+        def chunk(i: Value, chunk: list[Value]) -> list[Value]:
+            return [folding.join(k, a, b) for a, b in zip(chunk, body(i), strict=True)]
+
+        return [folding.join(k, a, b) for a, b in zip(total, chunk, strict=True)]
+
+    return total
+
+
+def fold_run(
+    k: Function, folding: Folding, at: Value, count: Value, change: Callable[[Value], Value] | None = None
+) -> Value:
+    """The fold of `count` floats side by side (of `change` of each), spread over the lanes of a vector."""
+    change = change or (lambda x: x)
+
+    def four(i: Value) -> list[Value]:
+        given = [k.load(at + i * 4 + j * VECTOR_BYTES, align=4) for j in range(UNROLL)]
+        return [folding.enter(k, change(x)) for x in given]
+
+    def last(i: Value) -> list[Value]:
+        mask = k.first_lanes(count - i)
+        return [k.select(mask, folding.enter(k, change(k.load_some(at + i * 4, mask))), folding.neutral(k))]
+
+    whole = count & -WIDE
+    a, b, c, d = in_chunks(k, folding, whole, UNROLL, four, WIDE)
+
+    @k.fold(count, [folding.neutral(k)], start=whole, step=LANES)
+    def rest(i: Value, rest: list[Value]) -> list[Value]:
+        return [folding.join(k, rest[0], last(i)[0])]
+
+    halves = folding.join(k, folding.join(k, a, b), folding.join(k, c, d))
+    return folding.join(k, halves, rest[0])
+
+
+@dataclass(frozen=True)
+class ReduceBlocked(Kernel):
+    """Over height and width of a blocked image, to a planar [N, C]. Unit: a block of channels of an image."""
+
+    folding: Folding
+    mean: bool
+
+    def slots(self) -> Mapping[str, str]:
+        sizes = ("channels", "blocks", "height", "width")
+        return {**blocked_slots("x"), "y": PTR, "divisor": FLOAT, **dict.fromkeys(sizes, I64)}
+
+    def body(self, k: Function, target: Target) -> None:
+        n, block = k.unit // k["blocks"], k.unit % k["blocks"]
+        image = k["x"] + n * k["height"] * k["x_row"] + block * k["x_block"]
+
+        def row(y: Value) -> list[Value]:
+            def pixel(x: Value) -> list[Value]:
+                return [self.folding.enter(k, k.load(image + y * k["x_row"] + x * VECTOR_BYTES))]
+
+            return in_chunks(k, self.folding, k["width"], 1, pixel)
+
+        value = self.folding.leave(k, in_chunks(k, self.folding, k["height"], 1, row)[0])
+        if self.mean:
+            value = value / k.splat(k["divisor"])
+        channel = block * LANES
+        k.store_some(value, k["y"] + (n * k["channels"] + channel) * 4, k.first_lanes(k["channels"] - channel))
+
+
+def lower(plan: Planner, node: Node) -> None:
+    """Blocked images are reduced as they are over height and width; everything else is planar."""
+    from ..plan import NoKernel
+
+    op, source = node.op, node.inputs[0]
+    if node.type.dtype != "float32":
+        raise NoKernel(f"only float32, not {node.type.dtype}")
+    shape = source.type.dims
+    axes = (2, 3)
+    if isinstance(op, ReduceSum | ReduceMean | ReduceMax):
+        axes = normal_axes(op.axes, len(shape))
+    folding = Folding("max" if isinstance(op, ReduceMax | GlobalMaxPool) else "sum")
+    mean = isinstance(op, ReduceMean | GlobalAvgPool)
+    count = prod(shape[a] for a in axes)
+    if count == 1:
+        plan.view(node, source)
+    elif count == 0:
+        raise NoKernel("nothing to reduce")
+    elif axes == (2, 3) and plan.is_blocked(source):
+        n, channels, height, width = shape
+        blocks = -(-channels // LANES)
+        sizes = {"channels": channels, "blocks": blocks, "height": height, "width": width, "divisor": float(count)}
+        arguments = {**plan.blocked(source).arguments("x"), "y": plan.new_planar(node), **sizes}
+        plan.call(node, ReduceBlocked(folding, mean), arguments, n * blocks, label=f"reduce {folding.kind} in blocks")
+    else:
+        _lower_planar(plan, node, folding, mean, axes)
+
+
+def _lower_planar(plan: Planner, node: Node, folding: Folding, mean: bool, axes: tuple[int, ...]) -> None:
+    source = node.inputs[0]
+    shape = source.type.dims
+    runs = _runs(shape, axes)
+    *outer, (inner, _, inner_reduced) = runs
+    kept = [(size, step) for size, step, reduced in outer if not reduced]
+    reduced = [(size, step) for size, step, reduced in outer if reduced]
+    kernel = Reduce(folding, mean, len(kept), len(reduced), inner_reduced)
+    count = prod(size for size, _ in kept)
+    behind = prod(size for size, _ in reduced)
+    arguments: dict[str, Argument] = {"x": plan.planar(source), "y": plan.new_planar(node)}
+    arguments |= {"inner": inner, "count": count, "divisor": float(prod(shape[a] for a in axes))}
+    for name, sizes in (("kept", kept), ("reduced", reduced)):
+        for a, (size, step) in enumerate(sizes):
+            arguments |= {f"{name}{a}": size, f"{name}{a}_step": step}
+    if inner_reduced:
+        span = max(1, min(BAND_BYTES // (4 * inner * behind), -(-count // 16)))
+        units = -(-count // span)
+    else:
+        span = max(WIDE, BAND_BYTES // (4 * behind) // WIDE * WIDE)
+        units = count * -(-inner // span)
+    arguments["span"] = span
+    plan.call(node, kernel, arguments, units, label=f"reduce {folding.kind}")
+
+
+def _runs(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[int, int, bool]]:
+    """(size, bytes between neighbours, reduced) of as few axes as can be: neighbours of one kind are joined."""
+    runs: list[tuple[int, int, bool]] = []
+    for a, (size, step) in enumerate(zip(shape, contiguous(shape), strict=True)):
+        if size == 1:
+            continue
+        if runs and runs[-1][2] == (a in axes):
+            runs[-1] = (runs[-1][0] * size, step, runs[-1][2])
+        else:
+            runs.append((size, step, a in axes))
+    return runs

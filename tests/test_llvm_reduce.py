@@ -1,0 +1,68 @@
+"""Reductions of the llvm backend: any axes, long and short, and global pools in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import Op
+from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceMax, ReduceMean, ReduceSum
+from graphsr.testing import LAYERS
+from graphsr.testing.check import layer_graph
+from graphsr.testing.graphs import GraphCase
+
+pytest.importorskip("llvmlite")
+
+from graphsr.backends.llvm.kernels.reduce import CHUNK
+from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, layer_case, several, with_nans
+
+KINDS = (ReduceSum, ReduceMean, ReduceMax)
+
+
+@st.composite
+def reductions(draw: st.DrawFn) -> GraphCase:
+    shape = tuple(draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=5)))
+    axes = draw(st.lists(st.integers(0, len(shape) - 1), unique=True))
+    return layer_case(draw, draw(st.sampled_from(KINDS))(tuple(axes), draw(st.booleans())), shape)
+
+
+@pytest.mark.parametrize("name", ["reduce_sum", "reduce_mean", "reduce_max", "global_avg_pool", "global_max_pool"])
+@several
+@given(st.data())
+def test_every_strategy(name: str, data: st.DataObject) -> None:
+    case = data.draw(LAYERS[name]())
+    if case.op.infer(*case.types) != case.types[0]:
+        assert_has_kernel(layer_graph(case, constant=False))
+
+
+@several
+@given(reductions())
+def test_any_axes(case: GraphCase) -> None:
+    assert_has_kernel(case)
+    assert_has_kernel(with_nans(case))
+
+
+@several
+@given(st.data(), st.sampled_from([GlobalAvgPool(), GlobalMaxPool(), ReduceMax((2, 3)), ReduceSum((2, 3), False)]))
+def test_in_blocks(data: st.DataObject, op: Op) -> None:
+    channels = data.draw(st.sampled_from([c for c in CHANNELS if c >= 8]))
+    shape = (
+        data.draw(st.integers(1, 2)),
+        channels,
+        data.draw(st.sampled_from(SIZES)),
+        data.draw(st.sampled_from(SIZES)),
+    )
+    assert_has_kernel(layer_case(data.draw, op, shape, blocked=True))
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+def test_long_sums_keep_their_accuracy(axes: tuple[int, ...]) -> None:
+    """The bound is that of a sum of chunks and of a sum of their sums; a running sum of three millions has none such."""
+    x = np.full((1500, 2000), 1.1, np.float32)
+    node = Node.input("x0", TensorType("float32", x.shape))
+    graph = Graph((node,), {"y": Node(ReduceMean(axes), (node,), "mean")})
+    y = BACKEND.compile(graph, threads=2)({"x0": x})["y"]
+    np.testing.assert_allclose(y, np.float32(1.1), rtol=2 * CHUNK * float(np.finfo(np.float32).eps))
