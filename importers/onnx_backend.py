@@ -1,7 +1,7 @@
 """The `onnx.backend.base` interface over our backends, as onnx's own test suite and other tools call it.
 
-`prepare(model, backend="numpy")` gives an object whose `run(inputs)` computes; `backend_class("numpy")` is the class that
-onnx's tools want. Inputs that are read while a network is built (shapes, axes, …) may be inputs of the
+`prepare(model, backend="numpy")` gives an object whose `run(inputs)` computes; `backend_class("numpy")` is the class
+that onnx's tools want. Inputs that are read while a network is built (shapes, axes, …) may be inputs of the
 model: the network is then specialised on their values, and built again when they change.
 """
 

@@ -1,7 +1,7 @@
 """Resize and Upsample of ONNX: our `Resize` for images, axis by axis for everything else.
 
-What our `Resize` has no words for, a region of the input (tf_crop_and_resize) and a scale that is not the quotient of the
-sizes (keep_aspect_ratio_policy), becomes the product with the matrix of the interpolation along each axis.
+What our `Resize` has no words for, a region of the input (tf_crop_and_resize) and a scale that is not the quotient of
+the sizes (keep_aspect_ratio_policy), becomes the product with the matrix of the interpolation along each axis.
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+"""The test suite that comes with onnx, on every installed backend of ours.
+
+Which of its tests these are is derived from the models in onnx's wheel: all of the operators of tiers 1 and 2, float32
+with int64, int32 and bool beside it, and inference; all models that PyTorch has exported; all real networks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unittest
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx.backend.test.case.model import collect_testcases as real_models
+from onnx.backend.test.case.node import collect_testcases as node_tests
+from onnx.backend.test.loader import load_model_tests
+from onnx.backend.test.runner import Runner
+
+from graphsr.backend import backends
+from graphsr.importers.onnx_backend import backend_class
+
+TIER_1 = """Abs Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose
+DepthToSpace Div Dropout Expand Flatten Gather GlobalAveragePool Identity LeakyRelu MaxPool Mul Neg PRelu Pad Pow
+ReduceL2 ReduceMean ReduceSum Relu Reshape Resize Shape Sigmoid Slice SpaceToDepth Split Sqrt Squeeze Sub Tanh
+Transpose Unsqueeze Upsample"""
+TIER_2 = """And ArgMax ArgMin CastLike Ceil Celu Cos Elu Equal Erf Exp EyeLike Floor Gemm GlobalMaxPool Greater
+GreaterOrEqual HardSigmoid HardSwish Hardmax InstanceNormalization LRN Less LessOrEqual Log LogSoftmax LpNormalization
+LpPool MatMul Max Mean Min Mish Mod Not Or Range Reciprocal ReduceL1 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin
+ReduceProd ReduceSumSquare Round Selu Shrink Sign Sin Size Softmax Softplus Softsign Sum Swish ThresholdedRelu Tile
+Where Xor"""
+OPERATORS = {*TIER_1.split(), *TIER_2.split()}
+DTYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
+TRAINING = re.compile(r"training_|batchnorm_.*training|bernoulli|random_(normal|uniform)")
+EXPECTED = {"node": 490, "simple": 7, "pytorch-converted": 82, "pytorch-operator": 35, "real": 9}
+"""How many tests the rule finds in the wheel of onnx 1.23."""
+
+
+def in_rule(name: str, model: onnx.ModelProto) -> bool:
+    """Operators as above, dtypes as above with at least one float32, inference, and not an expanded function."""
+    graph = model.graph
+    if "_expanded" in name or TRAINING.search(name) or not {node.op_type for node in graph.node} <= OPERATORS:
+        return False
+    values = [*graph.input, *graph.output]
+    if not all(value.type.HasField("tensor_type") for value in values):
+        return False
+    used = {value.type.tensor_type.elem_type for value in values} | {tensor.data_type for tensor in graph.initializer}
+    return used <= DTYPES and onnx.TensorProto.FLOAT in used
+
+
+def wanted() -> dict[str, set[str]]:
+    """The names of the tests by kind."""
+    stored = {kind: load_model_tests(kind=kind) for kind in ("simple", "pytorch-converted", "pytorch-operator")}
+    simple = (case for case in stored["simple"] if in_rule(case.name, onnx.load(Path(case.model_dir, "model.onnx"))))
+    return {
+        "node": {case.name for case in node_tests(None) if in_rule(case.name, case.model)},
+        "simple": {case.name for case in simple},
+        "pytorch-converted": {case.name for case in stored["pytorch-converted"]},
+        "pytorch-operator": {case.name for case in stored["pytorch-operator"]},
+        "real": {case.name for case in real_models() if case.kind == "real"},
+    }
+
+
+def suite(backend: str) -> dict[str, type[unittest.TestCase]]:
+    """onnx's test classes, with the wanted tests only."""
+    kept = {f"{name}_cpu" for names in WANTED.values() for name in names}
+    classes = {}
+    for class_name, case in Runner(backend_class(backend), __name__).test_cases.items():
+        for name in [name for name in vars(case) if name.startswith("test_") and name not in kept]:
+            delattr(case, name)
+        if any(name.startswith("test_") for name in vars(case)):
+            classes[f"{class_name}_{backend}"] = case
+    return classes
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # onnx computes what it expects when it is asked, and overflows on purpose
+    WANTED = wanted()
+    for installed in sorted(backends()):
+        globals().update(suite(installed))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """onnx writes the inputs of the real networks there."""
+    before = os.environ.get("ONNX_HOME")
+    os.environ["ONNX_HOME"] = str(tmp_path_factory.mktemp("onnx"))
+    yield
+    if before is None:
+        del os.environ["ONNX_HOME"]
+    else:
+        os.environ["ONNX_HOME"] = before
+
+
+def test_the_rule_finds_the_tests() -> None:
+    if not onnx.__version__.startswith("1.23."):
+        pytest.skip(f"counted for onnx 1.23, this is {onnx.__version__}")
+    assert {kind: len(names) for kind, names in WANTED.items()} == EXPECTED
