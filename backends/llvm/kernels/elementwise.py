@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from graphsr.ir import Node
 from graphsr.op import Op
-from graphsr.ops import BatchNorm, Fused, PRelu
+from graphsr.ops import BatchNorm, Expand, Fused, Linear, PRelu
 from graphsr.ops.compare import Comparison, Logic
 
 from .elementwise_blocked import can_be_blocked, lower_blocked
@@ -133,8 +133,9 @@ def why_not(node: Node) -> str:
 
 
 def stages(node: Node) -> list[tuple[Op, int]]:
-    """The ops that a node computes one after the other, and how many of its inputs each takes."""
-    op = node.op
+    """The ops that a node computes one after the other, and how many of its inputs each takes. `Expand` is broadcasting
+    and nothing else; it has the sizes among its attributes, and kernels must not depend on them."""
+    op = Linear() if isinstance(node.op, Expand) else node.op
     if not isinstance(op, Fused):
         return [(op, len(node.inputs))]
     of_base = len(node.inputs) - (op.residual is not None)
