@@ -16,8 +16,9 @@ from graphsr.testing.graphs import GraphCase
 
 pytest.importorskip("llvmlite")
 
-from graphsr.backends.llvm.kernels.reduce import CHUNK
 from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, layer_case, several, with_nans
+
+from graphsr.backends.llvm.kernels.reduce import CHUNK
 
 KINDS = (ReduceSum, ReduceMean, ReduceMax)
 
@@ -60,7 +61,7 @@ def test_in_blocks(data: st.DataObject, op: Op) -> None:
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
 def test_long_sums_keep_their_accuracy(axes: tuple[int, ...]) -> None:
-    """The bound is that of a sum of chunks and of a sum of their sums; a running sum of three millions has none such."""
+    """The bound is that of a sum of chunks and of a sum of their sums, far below that of a sum of millions."""
     x = np.full((1500, 2000), 1.1, np.float32)
     node = Node.input("x0", TensorType("float32", x.shape))
     graph = Graph((node,), {"y": Node(ReduceMean(axes), (node,), "mean")})
