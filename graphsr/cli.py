@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_convert(commands)
     _add_compare(commands)
+    _add_profile(commands)
     commands.add_parser("backends", help="list the installed backends")
     _add_cache(commands)
     return parser
@@ -84,7 +85,7 @@ def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("-m", "--model", help="model file or embedded model (default: wdsr-x2, or wdsr-x4 with -s 4)")
     p.add_argument("-s", "--scale", type=_positive, help="scale factor; must be one that the model has")
     p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
-    p.add_argument("--backend", help="what runs the network (default: numpy; see 'graphsr backends')")
+    p.add_argument("--backend", help="what runs the network (default: llvm; see 'graphsr backends')")
     p.add_argument(
         "--exists",
         choices=("overwrite", "skip", "error"),
@@ -115,7 +116,7 @@ def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--fork", choices=("alexeyab", "pjreddie"), help="whose darknet defines what the two take differently"
     )
     p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
-    p.add_argument("--backend", help="what runs the network (default: numpy; see 'graphsr backends')")
+    p.add_argument("--backend", help="what runs the network (default: llvm; see 'graphsr backends')")
 
 
 def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

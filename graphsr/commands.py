@@ -24,6 +24,7 @@ from graphsr.detection import Detection, Detector, read_names
 from graphsr.detection_drawing import detections_json, draw_detections
 from graphsr.errors import GraphsrError, ImageError, ModelError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
+from graphsr.ir import TensorType
 from graphsr.loading import embedded, load, save, writers
 from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model

@@ -50,8 +50,9 @@ class Profile:
             rows.append((step.node, step.op, step.kernel, *time, *rate, *memory, step.note))
         macs = sum(step.macs for step in self.steps)
         effective = 2e3 * macs / self.total
+        team = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return (
-            f"{aligned(rows)}\n{self.total:.2f} ms a call on {self.threads} threads: {effective / 1e9:.0f} GFLOP/s, "
+            f"{aligned(rows)}\n{self.total:.2f} ms a call on {team}: {effective / 1e9:.0f} GFLOP/s, "
             f"counted as direct sums, {100 * effective / self.flops:.0f} % of the peak of {self.flops / 1e9:.0f}; "
             f"copying reaches {self.bandwidth / 1e9:.1f} GB/s"
         )

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from graphsr.backend import Backend, Executable, get_backend
 from graphsr.ir import Graph, TensorType
 
-DEFAULT_BACKEND = "numpy"
+DEFAULT_BACKEND = "llvm"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

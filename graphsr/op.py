@@ -84,9 +84,7 @@ def check_attributes(op: Op) -> None:
     """Raise `GraphError` unless every field has the type that the class declares: attributes come from files too."""
     for name, hint in _hints(type(op)).items():  # type: ignore[arg-type]  # mypy takes a class for its instance's __hash__
         value = getattr(op, name)
-        if not _fits(
-            value, hint
-        ):  # only then the message: printing the array of a constant takes a millisecond
+        if not _fits(value, hint):  # only then the message: printing the array of a constant takes a millisecond
             raise GraphError(f"attribute {name} must be {_words(hint)}, got {value!r}")
 
 

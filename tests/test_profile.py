@@ -1,0 +1,94 @@
+"""What `explain()`, `profile()` and `graphsr profile` say, and the options of backends."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+import graphsr
+from graphsr.backend import get_backend
+from graphsr.cli import main
+from graphsr.errors import BackendError
+from graphsr.models import edsr
+
+
+def test_a_profile_accounts_for_every_step_beside_the_peaks() -> None:
+    run = edsr(scale=2, blocks=2, features=16).compile("llvm", threads=2)
+    profile = run.profile({"input": np.ones((1, 3, 24, 32), np.float32)}, repeats=2)
+    steps = run.bind({"input": (1, 3, 24, 32)}).steps()
+    assert profile.steps == tuple(steps)
+    assert len(profile.milliseconds) == len(steps)
+    assert all(ms >= 0 for ms in profile.milliseconds)
+    assert profile.total > 0
+    assert profile.flops > 1e8
+    assert profile.bandwidth > 1e8
+    assert all(step.traffic >= step.nbytes for step in steps)
+    assert "% of peak" in str(profile)
+
+
+def test_a_profiled_run_gives_the_same_bits() -> None:
+    run = edsr(scale=2, blocks=1, features=16).compile("llvm", threads=2)
+    x = np.linspace(0, 255, 3 * 20 * 20, dtype=np.float32).reshape(1, 3, 20, 20)
+    before = run({"input": x})["output"]
+    run.profile({"input": x}, repeats=1)
+    np.testing.assert_array_equal(run({"input": x})["output"], before)
+
+
+def test_a_backend_that_does_not_measure_says_so() -> None:
+    run = edsr(scale=2, blocks=1, features=16).compile("numpy")
+    with pytest.raises(BackendError, match="'numpy' does not measure"):
+        run.profile({"input": np.ones((1, 3, 8, 8), np.float32)})
+
+
+def test_explain_shows_what_the_choices_cost() -> None:
+    model = edsr(scale=2, blocks=1, features=32)
+    shapes = {"input": (1, 3, 24, 24)}
+    kernels, weights = {}, {}
+    for name, options in (("default", {}), ("high", {"accuracy": "high"}), ("low", {"memory": "low"})):
+        steps = model.compile("llvm", threads=1, **options).bind(shapes).steps()
+        kernels[name] = " ".join(step.kernel for step in steps)
+        weights[name] = sum(step.weight_bytes for step in steps)
+    assert "F(6,3)" in kernels["default"]
+    assert "F(6,3)" not in kernels["high"]
+    assert "F(4,3)" in kernels["high"]
+    assert "winograd" not in kernels["low"]
+    assert weights["low"] < weights["high"] < weights["default"]
+
+
+def test_options_that_do_not_exist_are_refused_with_those_that_do() -> None:
+    with pytest.raises(BackendError, match="'numpy' has no option accuracy; it has none"):
+        get_backend("numpy", accuracy="high")
+    with pytest.raises(BackendError, match="has no option speed; it has accuracy, memory"):
+        get_backend("llvm", speed="high")
+    with pytest.raises(BackendError, match="accuracy='exact' is not one of default, high"):
+        get_backend("llvm", accuracy="exact")
+    with pytest.raises(BackendError, match="made already"):
+        get_backend(get_backend("llvm"), accuracy="high")
+
+
+@pytest.mark.parametrize("backend", ["reference", "numpy", "llvm"])
+def test_an_executable_can_be_pickled(backend: str) -> None:
+    run = edsr(scale=2, blocks=40, features=8).compile(backend, threads=2)  # too deep to pickle node in node
+    x = {"input": np.linspace(0, 255, 3 * 9 * 7, dtype=np.float32).reshape(1, 3, 9, 7)}
+    again = pickle.loads(pickle.dumps(run))
+    np.testing.assert_array_equal(again(x)["output"], run(x)["output"])
+
+
+def test_options_survive_pickling() -> None:
+    run = edsr(scale=2, blocks=1, features=16).compile("llvm", threads=1, memory="low")
+    again = pickle.loads(pickle.dumps(run))
+    assert again.explain({"input": (1, 3, 9, 9)}) == run.explain({"input": (1, 3, 9, 9)})
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "wdsr-x2", "--size", "16x24", "--repeats", "1", "-j", "1", "--accuracy", "high"]) == 0
+    printed = capsys.readouterr().out
+    assert "tail.0" in printed
+    assert "on 1 thread:" in printed
+    assert "F(6,3)" not in printed
+
+
+def test_llvm_is_the_default() -> None:
+    assert graphsr.load("wdsr-x2").compile().backend.name == "llvm"
