@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,6 +21,8 @@ from graphsr.testing.wide import repeated
 SIZES = (1, 1, 2, 3, 5, 13, 15, 16, 17, 33, 50)
 CHANNELS = (1, 3, 7, 8, 15, 16, 17, 25, 33, 100, 192)
 
+Draw: TypeAlias = "Callable[[st.SearchStrategy[Any]], Any]"
+
 several = settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
@@ -31,7 +36,7 @@ BACKEND = AsWritten()
 
 
 def layer_case(
-    draw: st.DrawFn, op: Op, *shapes: tuple[int, ...], constants: tuple[Array, ...] = (), blocked: bool = False
+    draw: Draw, op: Op, *shapes: tuple[int, ...], constants: tuple[Array, ...] = (), blocked: bool = False
 ) -> GraphCase:
     """y = op(inputs of these shapes, constants), with drawn values. A blocked input goes through a 1x1 convolution
     that changes nothing but the layout."""

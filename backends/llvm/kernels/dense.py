@@ -133,8 +133,8 @@ def lower(plan: Planner, node: Node) -> None:
     if bias:
         arguments["b"] = plan.weight(bias[0].value, f"dense {vectors}", lambda b: _pack(b[:, None], vectors))
     if fused.residual is not None:
-        residual = {"r": plan.planar(node.inputs[-1]), "alpha": fused.residual.alpha, "beta": fused.residual.beta}
-        arguments |= residual
+        arguments["r"] = plan.planar(node.inputs[-1])
+        arguments |= {"alpha": fused.residual.alpha, "beta": fused.residual.beta}
     arguments["y"] = plan.new_planar(node)
     plan.call(node, kernel, arguments, panels * -(-count // ROWS_IN_UNIT), label="matrix product")
 

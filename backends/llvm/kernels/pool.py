@@ -144,8 +144,8 @@ class Pool(Kernel):
         ends, growing = rest + k["pitch"], rest + k["pitch"] * (kh + 2)
         plane, first = k.unit // k["bands"], k.unit % k["bands"] * kh
         source, nbytes = self._plane(k, "x", plane, k["height"]), self._row_bytes(k, "x")
-        for neutral in (growing, ends + k["pitch"] * kh):
-            self._over_scratch(k, width, lambda at, to=neutral: k.store(self.folding.neutral(k), to + at, align=4))
+        self._fill(k, growing, width)
+        self._fill(k, ends + k["pitch"] * kh, width)
         with k.loop(kh) as i:
             end = ends + (kh - 1 - i) * k["pitch"]
             self._join_row(k, source, nbytes, first + (kh - 1 - self.before[0]) - i, end + k["pitch"], end)
@@ -210,9 +210,12 @@ class Pool(Kernel):
 
     def _behind(self, k: Function, row: Value) -> None:
         """Neutral pixels on the right."""
-        end = row + (k["width"] + self.before[1]) * self.pixel
-        count, neutral = k["reach"] - k["width"] - self.before[1], self.folding.neutral(k)
-        self._over_scratch(k, count, lambda at: k.store(neutral, end + at, align=4))
+        first = k["width"] + self.before[1]
+        self._fill(k, row + first * self.pixel, k["reach"] - first)
+
+    def _fill(self, k: Function, row: Value, count: Value) -> None:
+        """Neutral pixels."""
+        self._over_scratch(k, count, lambda at: k.store(self.folding.neutral(k), row + at, align=4))
 
     def _windows(self, k: Function, row: Value, rest: Value) -> list[Value]:
         """Addresses of shifted rows whose fold is that of the window. `row` becomes the fold of m = 1, 4, 16, …

@@ -189,7 +189,7 @@ def lower(plan: Planner, node: Node) -> None:
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
     shape = source.type.dims
-    axes = (2, 3)
+    axes: tuple[int, ...] = (2, 3)
     if isinstance(op, ReduceSum | ReduceMean | ReduceMax):
         axes = normal_axes(op.axes, len(shape))
     folding = Folding("max" if isinstance(op, ReduceMax | GlobalMaxPool) else "sum")

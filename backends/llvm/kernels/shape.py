@@ -44,8 +44,8 @@ def lower(plan: Planner, node: Node) -> None:
         case Concat():
             _concat(plan, node, op)
         case Split():
-            start, slices = sum(op.sizes[: op.index]), [slice(None)] * node.type.rank
-            slices[op.axis] = slice(start, start + op.sizes[op.index])
+            first, slices = sum(op.sizes[: op.index]), [slice(None)] * node.type.rank
+            slices[op.axis] = slice(first, first + op.sizes[op.index])
             _cut(plan, node, slices)
         case Slice():
             slices = [slice(None)] * node.type.rank
