@@ -27,13 +27,21 @@ STEP = 1 if os.environ.get("GRAPHSR_EXHAUSTIVE") else 16381
 CHUNK = 1 << 22
 
 Emitter = Callable[..., Value]
-ERF = np.vectorize(math.erf, otypes=[np.float64])
 LIMITS = [88.72283, 88.72284, -87.33655, -103.97208, -103.972084, -104, 9.010913]
 """Where exp and tanh reach theirs."""
 SPECIAL = np.array(
     [0, -0.0, np.inf, -np.inf, np.nan, 1, -1, -0.5, 1e-45, -1e-45, 1.1754942e-38, 3.4028235e38, -3.4028235e38, *LIMITS],
     np.float32,
 )
+
+
+def exact_erf(x: Array) -> Array:
+    """1 − erfc(x), but near 0 the function of Python, and nearest to it two terms of the series."""
+    y = 1 - erfc(x)
+    small = np.abs(x) < 0.5
+    tiny = np.abs(x) < 2.0**-12
+    y[small & ~tiny] = [math.erf(value) for value in x[small & ~tiny]]
+    return np.where(tiny, 2 / math.sqrt(math.pi) * x * (1 - x * x / 3), y)
 
 
 def exact_gelu(x: Array) -> Array:
@@ -52,7 +60,7 @@ FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float, float]] = {
     "tanh": (functions.tanh, np.tanh, 1.64, 2.43),
     "logistic": (functions.logistic, logistic, 1.5, 2.41),
     "softplus": (functions.softplus, softplus, 1.66, 1.66),
-    "erf": (functions.erf, ERF, 0.53, 0.53),
+    "erf": (functions.erf, exact_erf, 0.53, 0.53),
     "erfc": (functions.erfc, erfc, 0.51, 0.51),
 }
 """The code, its meaning in float64, and the largest error in units in the last place with fused multiply-add and
@@ -98,6 +106,7 @@ def ulp_error(got: Array, exact: Array) -> Array:
     return np.where(np.isnan(got) & np.isnan(exact), 0, error)
 
 
+@pytest.mark.timeout(0 if STEP == 1 else 60)
 @pytest.mark.parametrize("fma", [True, False], ids=["fma", "no fma"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_errors_stay_within_the_stated_bounds(name: str, fma: bool) -> None:
