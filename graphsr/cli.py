@@ -136,12 +136,13 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "convert",
-        help="write a model in graphsr's own format",
+        help="write a model in graphsr's own format, or for darknet",
         description="Read any supported model and write it as one safetensors file that holds the graph, the weights "
-        "and where they came from. Loading it gives the same bits.",
+        "and where they came from: loading it gives the same bits. As .cfg it is written for darknet, with a .weights "
+        "file beside it.",
     )
     p.add_argument("source", metavar="IN", help="model file or embedded model")
-    p.add_argument("target", metavar="OUT", help="file to write, NAME.safetensors")
+    p.add_argument("target", metavar="OUT", help="file to write, NAME.safetensors or NAME.cfg")
     p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
     p.add_argument("--float16", action="store_true", help="store weights in half precision: half the size, rounded")
     _add_overrides(p)
@@ -202,6 +203,8 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mean", type=_mean, metavar="R,G,B", help="RGB mean in 0..1 that the network subtracts")
     group.add_argument("--shuffle", choices=("crd", "dcr"), help="pixel shuffle order: crd PyTorch, dcr TensorFlow")
     group.add_argument("--activation", help="activation of an ESPCN: tanh or relu")
+    group.add_argument("--weights", metavar="FILE", help="weights of a darknet .cfg (default: those beside it)")
+    group.add_argument("--fork", choices=("alexeyab", "pjreddie"), help="the darknet that a .cfg is written for")
 
 
 def _positive(text: str) -> int:

@@ -30,7 +30,7 @@ from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.upscaling import Upscaler
 
-OVERRIDES = ("res_scale", "input_range", "network_range", "mean", "shuffle", "activation")
+OVERRIDES = ("res_scale", "input_range", "network_range", "mean", "shuffle", "activation", "weights", "fork")
 _FORMATS = ", ".join(sorted(SUFFIXES))
 
 

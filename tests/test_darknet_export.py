@@ -115,3 +115,15 @@ def test_everything_that_darknet_lacks_is_listed(tmp_path: Path) -> None:
     assert all(word in text for word in ("wide", "drawn by hand", "steep", "exp", "cut"))
     assert "fine" not in text
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """graphsr convert writes both files; graphsr info reads them, with the weights at another place."""
+    from graphsr import cli
+
+    assert cli.main(["convert", "wdsr-x2", str(tmp_path / "wdsr.cfg")]) == 0
+    assert cli.main(["info", str(tmp_path / "wdsr.cfg")]) == 0
+    weights = (tmp_path / "wdsr.weights").rename(tmp_path / "moved")
+    assert cli.main(["info", str(tmp_path / "wdsr.cfg")]) == 3
+    assert cli.main(["info", str(tmp_path / "wdsr.cfg"), "--weights", str(weights)]) == 0
+    assert cli.main(["convert", "wdsr-x2", str(tmp_path / "wdsr.pt")]) == 2

@@ -16,6 +16,7 @@ from graphsr.errors import ModelError
 from graphsr.importers.darknet import load, matches
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_weights import write_weights
+from graphsr.ops import DepthToSpace
 
 NET = "[net]\nheight=8\nwidth=8\nchannels=2\n"
 
@@ -277,8 +278,8 @@ def test_byron_style_networks_enlarge(tmp_path: Path) -> None:
     body = "[convolutional]\nfilters=8\nsize=3\npad=1\nactivation=linear\n[shuffler]\nscale=2\norder={}\n"
     model = load(files(tmp_path, body.format("torch"), 152), input_range=255)
     assert (model.scale, model.input_range) == (2, 255.0)
-    assert model.graph.outputs["output"].op.mode == "crd"
-    assert load(files(tmp_path, body.format("tf"), 152)).graph.outputs["output"].op.mode == "dcr"
+    assert model.graph.outputs["output"].op == DepthToSpace(2, "crd")
+    assert load(files(tmp_path, body.format("tf"), 152)).graph.outputs["output"].op == DepthToSpace(2, "dcr")
 
 
 def test_a_tree_of_classes(tmp_path: Path) -> None:
@@ -306,7 +307,7 @@ def test_carried_states_continue_a_sequence(tmp_path: Path, name: str) -> None:
     whole = load(cfg, time_steps=2, state="zero").compile("reference", 1)({"input": x})["output"]
     model = load(cfg, state="carried")
     run = model.compile("reference", 1)
-    states = {k: np.zeros([1, *t.shape[1:]], np.float32) for k, t in model.inputs.items() if k != "input"}
+    states = {k: np.zeros(t.substitute({"N": 1}).dims, np.float32) for k, t in model.inputs.items() if k != "input"}
     assert states
     for t in range(2):
         out = run({"input": x[t : t + 1], **states})

@@ -17,8 +17,6 @@ from darknet_mutants import ZOO, weights_for
 from graphsr.importers.darknet import load
 from graphsr.importers.darknet_network import SECTIONS
 
-from support import ROOT
-
 COUNT = int(os.environ.get("GRAPHSR_MUTANTS", "300"))
 SECONDS, MEGABYTES = 2.0, 512.0
 
@@ -26,7 +24,7 @@ SECONDS, MEGABYTES = 2.0, 512.0
 @pytest.mark.timeout(max(300, COUNT))
 def test_damaged_files_are_loaded_or_refused() -> None:
     """Any other exception ends the program; its limits are per file."""
-    program = [sys.executable, str(ROOT / "tests" / "darknet_mutants.py"), str(COUNT)]
+    program = [sys.executable, str(Path(__file__).with_name("darknet_mutants.py")), str(COUNT)]
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=None)
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout)
