@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +19,12 @@ from graphsr.testing.wide import repeated
 pytest.importorskip("llvmlite")
 
 from graphsr.backends.llvm.backend import LlvmBackend
+from graphsr.backends.llvm.jit import emit_assembly
+from graphsr.backends.llvm.kernel import Call, Kernel
+from graphsr.backends.llvm.loops import module
+from graphsr.backends.llvm.plan import Planner
+from graphsr.backends.llvm.target import Target, named
+from graphsr.backends.numpy_kernel import WeightCache
 
 CHANNELS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 25, 31, 32, 33, 48, 64, 96, 100, 192)
 SIZES = (1, 1, 2, 3, 5, 7, 8, 11, 12, 13, 14, 16, 17, 23, 33, 50)
@@ -203,3 +211,51 @@ def evaluate_reference(graph: Graph, inputs: dict[str, Array]) -> Array:
     from graphsr.backends.reference import ReferenceBackend
 
     return ReferenceBackend("float64").compile(graph)(inputs)["y"]
+
+
+SPILLED = {
+    "direct": (Conv2d(padding=(1, 1, 1, 1)), 64, (64, 64, 3, 3)),
+    "direct, 5 blocks": (Conv2d(padding=(1, 1, 1, 1)), 64, (80, 64, 3, 3)),
+    "direct, 7 blocks": (Conv2d(padding=(1, 1, 1, 1)), 64, (112, 64, 3, 3)),
+    "1x1": (Conv2d(), 16, (16, 16, 1, 1)),
+    "dilated": (Conv2d(padding=(2, 2, 2, 2), dilation=(2, 2)), 48, (48, 48, 3, 3)),
+    "head": (Conv2d(padding=(1, 1, 1, 1)), 3, (64, 3, 3, 3)),
+    "tail": (Conv2d(padding=(1, 1, 1, 1)), 64, (3, 64, 3, 3)),
+    "planar": (Conv2d(padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
+    "planar, stride 2": (Conv2d((2, 2), padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
+    "depthwise": (Conv2d(padding=(1, 1, 1, 1), groups=64), 64, (64, 1, 3, 3)),
+    "transposed": (ConvTranspose2d((2, 2), (1, 1, 1, 1)), 64, (64, 64, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3", "x86-64-v2"])
+@pytest.mark.parametrize("kind", SPILLED)
+def test_innermost_loops_keep_their_vectors_in_registers(kind: str, target: str) -> None:
+    if (kind, target) == ("tail", "x86-64-v2"):
+        pytest.skip("three channels, a pixel and a weight are more than 16 registers of four floats")
+    op, channels, weight = SPILLED[kind]
+    graph = layer_graph(op, (1, channels, 20, 20), [np.ones(weight, np.float32)], read_on=kind == "head")
+    found = 0
+    for kernel in kernels_of(graph, named(target)):
+        for loop in innermost_loops(emit_assembly(module([kernel.function(named(target))]), named(target))):
+            if len(re.findall(r"fmadd|mulps", loop)) >= 3:
+                found += 1
+                assert not re.search(r"[xyz]mm.*rsp|rsp.*[xyz]mm", loop), loop
+    assert found
+
+
+def kernels_of(graph: Graph, target: Target) -> set[Kernel]:
+    """The kernels that compute a bound graph on a target; nothing is compiled or run."""
+    plan = Planner(graph, target, 1, WeightCache(), lambda call: None).plan()
+    return {work.step.kernel for work in plan.works if isinstance(work.step, Call) and work.node.name == "layer"}
+
+
+def innermost_loops(assembly: str) -> list[str]:
+    """The basic blocks that end with a jump to themselves."""
+    blocks = re.split(r"^(\.LBB\w+):", assembly, flags=re.MULTILINE)
+    loops = []
+    for label, text in zip(blocks[1::2], blocks[2::2], strict=True):
+        end = re.search(rf"^\s+(?:j\w+|b\.?\w*)\s+{re.escape(label)}\b", text, flags=re.MULTILINE)
+        if end:
+            loops.append(text[: end.end()])
+    return loops

@@ -163,14 +163,14 @@ def lower(plan: Planner, node: Node) -> None:
         lower_planar(plan, conv)
     elif planar and co <= MOST_CHANNELS and op.groups == 1:
         lower_tail(plan, conv)
+    elif few:
+        lower_head(plan, conv)
     elif op.algorithm.startswith("winograd"):
         m, narrowing = int(op.algorithm[-1]), _narrowing(plan, conv)
         if narrowing is not None:
             lower_pair(plan, conv, narrowing, m)
         else:
             lower_winograd(plan, conv, m)
-    elif few:
-        lower_head(plan, conv)
     else:
         lower_direct(plan, conv)
 

@@ -25,6 +25,7 @@ from ..memory import aligned
 from .conv_head import SIZES, Window
 from .epilogue import Epilogue
 from .layout import zero_halo
+from .register_tile import accumulators
 from .row import interleave
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def lower_depthwise(plan: Planner, conv: Convolution) -> None:
     _, _, height, width = x_node.type.dims
     n, co, out_height, out_width = conv.node.type.dims
     outputs = co // op.groups
-    rows = max(1, (8 if outputs == 1 else 12 // outputs) * plan.target.registers // 32)
+    rows = max(1, min(8, accumulators(plan.target) // (2 * outputs)))
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
     blocks = -(-op.groups // LANES)
     kernel = ConvDepthwise(blocks, len(conv.order) // LANES, outputs, rows, window, conv.epilogue)

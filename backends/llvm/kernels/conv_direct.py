@@ -28,7 +28,7 @@ from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
-from .register_tile import UNROLL, pointer_tile_of, register_tile_at
+from .register_tile import UNROLL, direct_tile_of, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -40,6 +40,8 @@ TILES = 16
 SMALLEST_UNIT = 2_000_000
 """Multiply-adds in a unit, some tens of microseconds, that a thread has to fetch."""
 UNITS_PER_THREAD = 4
+AHEAD = 2048
+"""Bytes between the weights that are multiplied and those that are prefetched."""
 
 Pair = tuple[int, int]
 
@@ -192,6 +194,8 @@ class ConvDirect(Kernel):
 
                     @k.fold(length, total, step=UNROLL)
                     def total_of_run(c: Value, total: list[Value]) -> Sequence[Value]:
+                        for n in range(UNROLL * self.vectors):
+                            k.prefetch(b_run + c * line + (AHEAD + n * VECTOR_BYTES), level=3)
                         at = a_run + c * 4
                         left = [row + at for row in a]
                         return register_tile_at(k, total, left, b_run + c * line, range(0, 4 * UNROLL, 4))
@@ -239,7 +243,7 @@ def lower_direct(plan: Planner, conv: Convolution) -> None:
 def direct_kernel(plan: Planner, conv: Convolution, size: Pair, stride: Pair, dilation: Pair) -> ConvDirect:
     """The kernel for a convolution with these attributes."""
     blocks, groups = len(conv.order) // LANES, conv.op.groups
-    vectors, rows = pointer_tile_of(plan.target, blocks // groups)
+    vectors, rows = direct_tile_of(plan.target, blocks // groups)
     return ConvDirect(
         ci_blocks=-(-conv.node.inputs[0].type.dims[1] // (LANES * groups)),
         panels=blocks // vectors,

@@ -22,7 +22,7 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import zero_halo
-from .register_tile import register_tile, register_tile_of
+from .register_tile import direct_tile_of, register_tile
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -88,8 +88,15 @@ class ConvHead(Kernel):
 
             @k.fold(self.ci * kh, [k.vector(0.0)] * (self.rows * self.vectors))
             def total(row: Value, total: list[Value]) -> Sequence[Value]:
-                taps = range(0, kw * spread * 4, spread * 4)
-                return register_tile(k, total, a + row * k["pitch"], b + row * (kw * line), self.rows, step * 4, taps)
+                a_row, b_row = a + row * k["pitch"], b + row * (kw * line)
+
+                # one column at a time: LLVM would keep what neighbouring pixels share in registers, and run out of them
+                @k.fold(kw, total)
+                def total_of_row(kx: Value, total: list[Value]) -> Sequence[Value]:
+                    a_tap, b_tap = a_row + kx * (spread * 4), b_row + kx * line
+                    return register_tile(k, total, a_tap, b_tap, self.rows, step * 4, [0])
+
+                return total_of_row
 
             _write(self, k, total, panel, x)
         _halo(self, k)
@@ -149,7 +156,7 @@ def lower_head(plan: Planner, conv: Convolution) -> None:
     kh, kw = conv.weight.shape[2:]
     top, left, _, _ = conv.op.padding
     window = Window((kh, kw), conv.op.stride, conv.op.dilation, (top, left))
-    vectors, rows = register_tile_of(plan.target, len(conv.order) // LANES)
+    vectors, rows = direct_tile_of(plan.target, len(conv.order) // LANES)
     panels = len(conv.order) // LANES // vectors
     covered = -(-out_width // rows) * rows
     pitch = -(-max(window.reach(covered), left + width) // LANES) * VECTOR_BYTES

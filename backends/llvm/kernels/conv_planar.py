@@ -27,6 +27,7 @@ from ..loops import FLOAT, I1, I32, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Func
 from ..memory import LINE, aligned
 from .conv_head import Window
 from .epilogue import Epilogue
+from .register_tile import accumulators
 from .row import deinterleave
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ STAGED = 128 << 10
 STREAMED = 32 << 20
 """Bytes from which a result is not worth keeping in the caches."""
 UNROLLED_TAPS = 4
-TILES = ((12, 2), (11, 2), (10, 2), (9, 2), (8, 3), (7, 3), (6, 4), (5, 4), (4, 4), (3, 4), (2, 6), (1, 8))
-"""Channels x vectors of pixels of a register tile, for 32 registers."""
-SMALL_TILES = ((6, 1), (5, 1), (4, 1), (3, 1), (2, 2), (1, 2))
-"""The same for 16 registers, where two hold a vector."""
+TILES = (
+    *((12, 2), (11, 2), (10, 2), (9, 2), (8, 3), (7, 3), (6, 4), (5, 4), (4, 4), (3, 4), (2, 6), (1, 8)),
+    *((6, 1), (5, 1), (4, 1), (3, 2), (2, 3), (1, 4), (3, 1), (2, 1), (1, 2)),  # for targets with fewer registers
+)
+"""Channels x vectors of pixels of a register tile."""
 
 
 @dataclass(frozen=True)
@@ -253,8 +255,8 @@ def lower_planar(plan: Planner, conv: Convolution) -> None:
 
 def tile_of(target: Target, co: int) -> tuple[int, int]:
     """The register tile with the fewest channels in vain; the largest of these."""
-    tiles = TILES if target.vector_bits >= 512 else SMALL_TILES
-    return min(tiles, key=lambda tile: -(-co // tile[0]) * tile[0])
+    fitting = [tile for tile in TILES if tile[0] * tile[1] <= accumulators(target)]
+    return min(fitting, key=lambda tile: -(-co // tile[0]) * tile[0])
 
 
 def geometry(

@@ -1,11 +1,12 @@
 """conv2d of a blocked image to a planar one with very few channels: the last layer of a network.
 
-    for output row (n, y) of the unit: for 16 output pixels:
+    for output row (n, y) of the band: for 16 output pixels:
       for P of them at a time: for ky, Ci/16, kx:
           Co x P accumulators += x[y·s + ky·d, x·s + kx·d] · w[ky, Ci/16, kx, co]
       for co: sum up the lanes of 16 accumulators into the lanes of one vector; epilogue, to NumPy's layout
 
-The lanes are input channels, none is idle: as output channels, 3 of 16 would be used.
+The lanes are input channels, none is idle: as output channels, 3 of 16 would be used. The sums are short, so what the
+next row reads is prefetched meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .conv_head import SIZES, Window
 from .epilogue import Epilogue
+from .register_tile import accumulators
+from .row import band
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -31,8 +34,9 @@ if TYPE_CHECKING:
     from .conv import Convolution
 
 MOST_CHANNELS = 4
-PIXELS = {1: 16, 2: 8, 3: 8, 4: 4}
-"""P by Co: divides 16, with accumulators, pixels and a weight in 32 registers."""
+ROWS = 8
+"""Most output rows in a unit, one after the other."""
+UNITS_PER_THREAD = 4
 
 
 @dataclass(frozen=True)
@@ -42,35 +46,45 @@ class ConvTail(Kernel):
     ci_blocks: int
     co: int
     pixels: int
-    """P."""
+    """P, a divisor of 16."""
     window: Window
     epilogue: Epilogue
 
     def slots(self) -> Mapping[str, str]:
         residual = {"r": PTR} if self.epilogue.residual else {}
         pointers = {"y": PTR, **residual, "w": PTR, "zeros": PTR}
-        return {**blocked_slots("x"), **pointers, **self.epilogue.slots(), **dict.fromkeys(SIZES, I64)}
+        sizes = dict.fromkeys((*SIZES, "bands", "rows"), I64)
+        return {**blocked_slots("x"), **pointers, **self.epilogue.slots(), **sizes}
+
+    @property
+    def _table_rows(self) -> int:
+        """Input rows whose addresses are kept: those under the window, and those that the next row needs besides."""
+        return self.window.size[0] + self.window.stride[0]
 
     def scratch(self, target: Target) -> int:
-        return self.co * LANES * VECTOR_BYTES + 8 * self.window.size[0]
+        return self.co * LANES * VECTOR_BYTES + 8 * self._table_rows
 
     def body(self, k: Function, target: Target) -> None:
-        n, out_row = k.unit // k["out_height"], k.unit % k["out_height"]
         rows = k.scratch + self.co * LANES * VECTOR_BYTES
-        with k.loop(self.window.size[0]) as ky:
-            k.store(self.window.address(k, n, out_row, ky), rows + ky * 8)
-        with k.loop(k["out_width"], step=LANES) as x:
-            with k.loop(LANES, step=self.pixels) as p:
-                for i, value in enumerate(self._sum(k, rows, x + p)):
-                    co, pixel = divmod(i, self.pixels)
-                    k.store(value, k.scratch + co * (LANES * VECTOR_BYTES) + (p + pixel) * VECTOR_BYTES)
-            mask = k.first_lanes(k["out_width"] - x)
-            with k.loop(self.co) as co:
-                sums = k.scratch + co * (LANES * VECTOR_BYTES)
-                y = sum_lanes(k, [k.load(sums + i * VECTOR_BYTES) for i in range(LANES)])
-                place = (((n * self.co + co) * k["out_height"] + out_row) * k["out_width"] + x) * 4
-                residual = k.load_some(k["r"] + place, mask) if self.epilogue.residual else None
-                k.store_some(self.epilogue.begin_channel(k, co).apply(k, y, residual), k["y"] + place, mask)
+        with band(k, k.unit, k["out_height"], k["bands"], k["rows"]) as (n, out_row):
+            with k.loop(self._table_rows) as ky:
+                k.store(self.window.address(k, n, out_row, ky), rows + ky * 8)
+            with k.loop(k["out_width"], step=LANES) as x:
+                with k.loop(LANES, step=self.pixels) as p:
+                    for i, value in enumerate(self._sum(k, rows, x + p)):
+                        co, pixel = divmod(i, self.pixels)
+                        k.store(value, k.scratch + co * (LANES * VECTOR_BYTES) + (p + pixel) * VECTOR_BYTES)
+                self._write(k, n, out_row, x)
+
+    def _write(self, k: Function, n: Value, out_row: Value, x: Value) -> None:
+        """Add up the lanes of 16 pixels, epilogue, and out."""
+        mask = k.first_lanes(k["out_width"] - x)
+        with k.loop(self.co) as co:
+            sums = k.scratch + co * (LANES * VECTOR_BYTES)
+            y = sum_lanes(k, [k.load(sums + i * VECTOR_BYTES) for i in range(LANES)])
+            place = (((n * self.co + co) * k["out_height"] + out_row) * k["out_width"] + x) * 4
+            residual = k.load_some(k["r"] + place, mask) if self.epilogue.residual else None
+            k.store_some(self.epilogue.begin_channel(k, co).apply(k, y, residual), k["y"] + place, mask)
 
     def _sum(self, k: Function, rows: Value, x: Value) -> list[Value]:
         """[Co · P] accumulators, whose lanes are still to be added up."""
@@ -81,11 +95,14 @@ class ConvTail(Kernel):
         @k.fold(kh, [k.vector(0.0)] * (self.co * self.pixels))
         def total(ky: Value, total: list[Value]) -> Sequence[Value]:
             source = k.load(rows + ky * 8, PTR) + column
+            below = k.load(rows + (ky + self.window.stride[0]) * 8, PTR) + column
 
             @k.fold(self.ci_blocks, total)
             def total_of_row(block: Value, total: list[Value]) -> Sequence[Value]:
                 a = source + block * k["x_block"]
                 b = k["w"] + (ky * self.ci_blocks + block) * (kw * tap_bytes)
+                for p in range(self.pixels):
+                    k.prefetch(below + block * k["x_block"] + p * (step * VECTOR_BYTES))
 
                 @k.fold(kw, total)
                 def total_of_block(kx: Value, total: list[Value]) -> Sequence[Value]:
@@ -124,21 +141,25 @@ def lower_tail(plan: Planner, conv: Convolution) -> None:
     _, ci, height, width = x_node.type.dims
     n, co, out_height, out_width = conv.node.type.dims
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
-    pixels = max(1, PIXELS[co] * plan.target.registers // 32)
+    pixels = max(p for p in (1, 2, 4, 8, 16) if p == 1 or p * co <= accumulators(plan.target))
     kernel = ConvTail(-(-ci // LANES), co, pixels, window, replace(conv.epilogue, partial=False))
     left, covered = window.before[1], -(-out_width // LANES) * LANES
     x = plan.blocked(x_node, left, max(0, window.reach(covered) - left - width))
+    rows = max(1, min(ROWS, n * out_height // (UNITS_PER_THREAD * plan.threads)))
+    bands = -(-out_height // rows)
     arguments: dict[str, Argument] = {
         **x.arguments("x"),
         "y": plan.new_planar(conv.node),
         **({"r": plan.planar(conv.node.inputs[conv.layer.residual])} if conv.layer.residual is not None else {}),
         **conv.channel_arguments(plan),
         **dict(zip(SIZES, (height, width, out_height, out_width), strict=True)),
+        "bands": bands,
+        "rows": rows,
         "w": plan.weight(conv.weight, "tail", pack_tail),
         "zeros": plan.zero_row(x),
     }
     label = "tail {}x{}".format(*window.size)
-    plan.call(conv.node, kernel, arguments, n * out_height, label=label)
+    plan.call(conv.node, kernel, arguments, n * bands, label=label)
 
 
 def pack_tail(weight: Array) -> Array:

@@ -53,7 +53,15 @@ def register_tile_of(target: Target, blocks: int) -> tuple[int, int]:
     return 1, 22
 
 
-def pointer_tile_of(target: Target, blocks: int) -> tuple[int, int]:
-    """The same where every row has an address of its own: at most 12, which fill the other registers."""
+def direct_tile_of(target: Target, blocks: int) -> tuple[int, int]:
+    """The same for direct convolution, where addresses take the other registers: one for every row. Where four
+    registers make a vector, one row less leaves room to load ahead."""
     vectors, rows = register_tile_of(target, blocks)
-    return vectors, min(rows, 12)
+    if target.vector_bits == 128:
+        return vectors, rows - 1
+    return vectors, min(rows, 12, 22 // vectors if vectors > 3 else rows)
+
+
+def accumulators(target: Target) -> int:
+    """Vectors of 16 floats that can be summed up at a time, with registers left for the operands."""
+    return target.rows * target.panels
