@@ -61,7 +61,32 @@ def reshape(call: Call) -> Node:
         shape = tuple(x.type.shape[i] if n == 0 else n for i, n in enumerate(shape))
     if shape.count(-1) == 1 and 0 in shape and x.type.size == 0:
         shape = tuple(0 if n == -1 else n for n in shape)
-    return call(Reshape(shape), x)
+    y = call(Reshape(shape), x)
+    return _pixel_shuffle(call, y) or y
+
+
+SHUFFLES = {(0, 1, 4, 2, 5, 3): "crd", (0, 3, 4, 1, 5, 2): "dcr"}
+"""How the axes are transposed between the two reshapes of a pixel shuffle, by the order of its channels."""
+
+
+def _pixel_shuffle(call: Call, y: Node) -> Node | None:
+    """Reshape-Transpose-Reshape, as older exporters write a pixel shuffle, is one `DepthToSpace`.
+
+    crd: [N, C·b², H, W] -> [N, C, b, b, H, W] -> [N, C, H, b, W, b] -> [N, C, b·H, b·W]
+    dcr: [N, C·b², H, W] -> [N, b, b, C, H, W] -> [N, C, H, b, W, b] -> [N, C, b·H, b·W]
+    """
+    match y.inputs[:1]:
+        case (Node(op=Transpose(axes=axes), inputs=(Node(op=Reshape(), inputs=(x,)) as split_,)) as swapped,):
+            pass
+        case _:
+            return None
+    if axes not in SHUFFLES or x.type.rank != 4 or y.type.rank != 4:
+        return None
+    n, c, h, b, w, b2 = swapped.type.shape
+    image = x.type.shape[0] == n and x.type.shape[2:] == split_.type.shape[4:] == (h, w)
+    if not image or b != b2 or not isinstance(b, int) or y.type.shape != (n, c, h * b, w * b):
+        return None
+    return call(DepthToSpace(b, SHUFFLES[axes]), x)
 
 
 @operator("Flatten")
