@@ -115,7 +115,8 @@ def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, 
     read = {"fork": fork, "layers": str(len(network.layers)), "image size": size}
     read |= {key: sections[0].text(key, "0") for key in ("height", "width")}
     read["letterbox"] = "yes" if letterbox else "no"
-    assumptions = unread(sections)
+    white = float(options.get("input_range") or sections[0].number("input_range", 1.0))
+    assumptions = [*network.notes, *unread(sections)]
     if reason:
         assumptions.append(reason)
     if any(s.name in RECURRENT for s in sections) and "state" not in options:
@@ -125,7 +126,7 @@ def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, 
         "graph": graph,
         "architecture": "darknet",
         "scale": _scale(graph),
-        "input_range": float(options.get("input_range") or sections[0].number("input_range", 1.0)),
+        "input_range": white,
         "inferred": read,
         "assumptions": tuple(assumptions),
         "fixed": frozenset(network.fixed),

@@ -66,7 +66,7 @@ def convolutional(writer: Writer, node: Node, op: Conv2d) -> None:
     _layer(
         writer, "convolutional", node, bias, weight,
         filters=len(weight), size=size, **_strides(op),
-        padding=(padding // dilation if size > 1 else padding) or None, dilation=dilation if dilation > 1 else None,
+        **_padding(padding // dilation if size > 1 else padding, size), dilation=dilation if dilation > 1 else None,
         groups=op.groups if op.groups > 1 else None,
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def deconvolutional(writer: Writer, node: Node, op: ConvTranspose2d) -> None:
     bias = value(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(weight.shape[1], np.float32)
     _layer(
         writer, "deconvolutional", node, bias, weight, fork=PJREDDIE,
-        filters=weight.shape[1], size=size, stride=op.stride[0], padding=padding or None,
+        filters=weight.shape[1], size=size, stride=op.stride[0], **_padding(padding, size),
     )  # fmt: skip
 
 
@@ -111,6 +111,12 @@ def _layer(
     writer.section(word, last, fork=fork, batch_normalize=1 if norm else None, **options, activation=name)
     writer.covers(*nodes)
     writer.arrays += [vectors[0], weight, *vectors[1:]] if vector else [*vectors, weight]
+
+
+def _padding(padding: int, size: int) -> dict[str, Any]:
+    if padding == 0:
+        return {}
+    return {"pad": 1} if padding == size // 2 else {"padding": padding}
 
 
 def _strides(op: Conv2d | MaxPool2d | AvgPool2d) -> dict[str, Any]:

@@ -27,13 +27,14 @@ _YOLO = """
 _V1 = "rescore coord_scale object_scale noobject_scale class_scale mask_scale jitter resize random max forced reorg"
 
 
-@section("softmax", "soft", ignored="spatial noloss")
+@section("softmax", "soft", ignored="noloss")
 def softmax(net: Network, s: Section) -> Node:
-    """Over all values of an image, in `groups` equal parts, or one part per group of a tree of classes. (`spatial` is
-    read by darknet's GPU code only.)"""
+    """Over all values of an image, in `groups` equal parts, or one part per group of a tree of classes."""
     groups, temperature = s.integer("groups", 1, 1), s.number("temperature", 1.0)
     c, h, w = net.sizes(net.x)
     tree = s.text("tree")
+    if s.flag("spatial"):
+        net.notes.append(f"line {s.line}: [softmax] spatial=1 is ignored, as by darknet on a CPU")
     if temperature <= 0:
         raise s.error("the temperature must be positive", "temperature")
     if tree:
@@ -116,7 +117,7 @@ def classes(s: Section, default: int) -> int:
     return s.integer("classes", default, 0, MAX_CLASSES)
 
 
-@section("region", refused="log", ignored=f"{_V1} thresh bias_match classfix absolute focal_loss map")
+@section("region", refused="log", ignored=f"{_V1} thresh bias_match classfix absolute focal_loss")
 def region(net: Network, s: Section) -> Node:
     """Boxes are decoded relative to the grid, as both forks do."""
     total, count = s.integer("num", 1, 1, MAX_CLASSES), classes(s, 20)

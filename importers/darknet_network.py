@@ -73,6 +73,8 @@ class Network:
         self.net, self.settings, self.parameters, self.open_sizes = net, settings, parameters, open_sizes
         self.section = net
         self.nodes = self.constants = 0
+        self.notes: list[str] = []
+        """Sentences for whoever loads the network."""
         self.layers: list[Node] = []
         self.convolutions: dict[int, tuple[Node, ...]] = {}
         """Weight and the rest of the parameters of each convolution by layer index, for `share_index`."""
