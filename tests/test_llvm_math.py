@@ -16,6 +16,7 @@ import pytest
 
 from graphsr.backends.llvm.jit import compile_ir
 from graphsr.backends.llvm.kernels import math as functions
+from graphsr.backends.llvm.kernels import trigonometry
 from graphsr.backends.llvm.loops import I64, LANES, PTR, Function, Value, module
 from graphsr.backends.llvm.target import host
 from graphsr.op import Array
@@ -62,6 +63,8 @@ FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float, float]] = {
     "softplus": (functions.softplus, softplus, 1.66, 1.66),
     "erf": (functions.erf, exact_erf, 0.53, 0.53),
     "erfc": (functions.erfc, erfc, 0.51, 0.51),
+    "sin": (trigonometry.sin, np.sin, 0.51, 0.51),
+    "cos": (trigonometry.cos, np.cos, 0.51, 0.51),
 }
 """The code, its meaning in float64, and the largest error in units in the last place with fused multiply-add and
 without."""

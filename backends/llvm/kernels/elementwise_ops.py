@@ -16,6 +16,7 @@ from graphsr.ops import (
     BatchNorm,
     Cast,
     Ceil,
+    Cos,
     Div,
     Equal,
     Erf,
@@ -40,6 +41,7 @@ from graphsr.ops import (
     Shortcut,
     Shrink,
     Sign,
+    Sin,
     Sqrt,
     Sub,
     ThresholdedRelu,
@@ -50,6 +52,7 @@ from graphsr.ops import (
 from ..loops import LANES, MASK, Function, Value
 from .activation import EMITTERS, emit_activation, leaky
 from .math import constant, erf, exp, log_, power
+from .trigonometry import cos, sin
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ FORMULAS: dict[type[Op], Formula] = {
     BatchNorm: _batch_norm,
     Cast: _cast,
     Ceil: _intrinsic("ceil"),
+    Cos: lambda k, op, x: cos(k, x),
     Div: lambda k, op, a, b: a / b,
     Equal: _compare("eq"),
     Erf: lambda k, op, x: erf(k, x),
@@ -159,6 +163,7 @@ FORMULAS: dict[type[Op], Formula] = {
     Shortcut: _shortcut,
     Shrink: _shrink,
     Sign: _sign,
+    Sin: lambda k, op, x: sin(k, x),
     Sqrt: _intrinsic("sqrt"),
     Sub: lambda k, op, a, b: a - b,
     ThresholdedRelu: _thresholded_relu,

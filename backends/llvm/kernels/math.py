@@ -200,7 +200,7 @@ def narrow(k: Function, x: Value) -> Value:
 def exp_wide(k: Function, x: Value) -> Value:
     """e^x of doubles, accurate to 2⁻³⁹, for |x| ≤ 700 (others give the values there)"""
     x = clip(k, x, -700, 700)
-    n, whole = _round(k, x * constant(k, LOG2_E, DOUBLES))
+    n, whole = nearest(k, x * constant(k, LOG2_E, DOUBLES))
     r = fma(k, whole, constant(k, -log(2), DOUBLES), x)
     y = fma(k, r * r, polynomial(k, r, EXP_WIDE), r) + constant(k, 1.0, DOUBLES)
     return y * k.bitcast((n + 1023) << 52, DOUBLES)
@@ -221,7 +221,7 @@ def fma(k: Function, a: Value, b: Value, c: Value) -> Value:
     return k.fma(a, b, c)
 
 
-def _round(k: Function, x: Value) -> tuple[Value, Value]:
+def nearest(k: Function, x: Value) -> tuple[Value, Value]:
     """The nearest integer, as an integer and as a float: adding 1.5·2²³ leaves it in the last bits of the sum. |x| up
     to 2²¹; no NaN becomes poison here, as it would in a conversion."""
     shift, integers = (1.5 * 2.0**52, LONGS) if x.type == DOUBLES else (1.5 * 2.0**23, IVECTOR)
@@ -232,7 +232,7 @@ def _round(k: Function, x: Value) -> tuple[Value, Value]:
 
 def _reduce(k: Function, x: Value) -> tuple[Value, Value]:
     """n = round(x / ln 2) and r = x − n·ln 2"""
-    n, whole = _round(k, x * k.vector(LOG2_E))
+    n, whole = nearest(k, x * k.vector(LOG2_E))
     r = k.fma(whole, k.vector(-LN2_HIGH), x)
     return n, k.fma(whole, k.vector(-LN2_LOW), r)
 
