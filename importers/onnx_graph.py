@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import onnx
@@ -20,7 +21,7 @@ from .onnx_values import OpenValueError, Values
 
 OLDEST, NEWEST = 1, 28
 """Operator sets of the default domain whose operators are known here."""
-MOST_NODES = 100_000
+MOST_NODES = 25_000
 """After inlining: a file of a kilobyte can ask for more than any machine has."""
 DEEPEST = 64
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -30,6 +31,10 @@ Scope = dict[str, "Node | None"]
 """Values by name. None stands for a value that could not be built, for a reason that has been noted."""
 
 
+class TooLargeError(ModelError):
+    """The model is given up: looking for more to complain about would take too long."""
+
+
 @dataclass
 class Builder:
     """One run over a model, with what is fixed for this run: input shapes, and values of some inputs."""
@@ -37,10 +42,13 @@ class Builder:
     source: Source
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     given: Mapping[str, Array] = field(default_factory=dict)
-    values: Values = field(default_factory=Values)
+    values: Values = field(init=False)
     reasons: list[str] = field(default_factory=list)
     open: list[OpenValueError] = field(default_factory=list)
     nodes: int = 0
+
+    def __post_init__(self) -> None:
+        self.values = Values(self.source.max_memory)
 
     def build(self) -> Graph:
         """The graph. Raises `ModelError` with everything that is not supported, `OpenValueError` when some values that
@@ -111,7 +119,7 @@ class Builder:
         """One more node."""
         self.nodes += 1
         if self.nodes > MOST_NODES:
-            raise ModelError(f"more than {MOST_NODES} nodes, after its functions are inlined")
+            raise TooLargeError(f"more than {MOST_NODES} nodes, after its functions are inlined")
 
     def _raise(self) -> None:
         if self.reasons:
@@ -145,6 +153,8 @@ class _Body:
             except OpenValueError as error:
                 self.builder.open.append(OpenValueError(f"{where}: {error}", error.inputs, error.shapes))
                 results = None
+            except TooLargeError:
+                raise
             except (ModelError, GraphError) as error:
                 self.builder.reasons.append(f"{where}: {error}")
                 results = None
@@ -191,7 +201,7 @@ class _Body:
             inputs=inputs,
             outputs=tuple(node.output),
             given=decoded,
-            defaults=_defaults(schema),
+            defaults=_defaults(node.op_type, self.versions[""]),
             values=self.builder.values,
         )
         result = translate(call)
@@ -216,7 +226,7 @@ class _Body:
         if "" not in self.versions:
             raise ModelError("the model does not say which operator set it uses")
         try:
-            schema = onnx.defs.get_schema(node.op_type, self.versions[""], "")
+            schema = _form(node.op_type, self.versions[""])
         except onnx.defs.SchemaError:
             raise ModelError(f"operator set {self.versions['']} has no such operator") from None
         if schema.deprecated:
@@ -293,10 +303,17 @@ def _versions(imports: Iterable[onnx.OperatorSetIdProto], reasons: list[str]) ->
     return found
 
 
-def _defaults(schema: onnx.defs.OpSchema) -> dict[str, Any]:
+@cache
+def _form(op_type: str, opset: int) -> onnx.defs.OpSchema:
+    """The operator as it is in an operator set. Raises `SchemaError`."""
+    return onnx.defs.get_schema(op_type, opset, "")
+
+
+@cache
+def _defaults(op_type: str, opset: int) -> Mapping[str, Any]:
     """The default attributes of a form. Names without a default are absent."""
     found: dict[str, Any] = {}
-    for name, a in schema.attributes.items():
+    for name, a in _form(op_type, opset).attributes.items():
         if a.default_value.type:
             value = onnx.helper.get_attribute_value(a.default_value)
             found[name] = (

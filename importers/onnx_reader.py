@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from graphsr.errors import ModelError
 from graphsr.op import Array
@@ -104,7 +104,19 @@ def parse(data: bytes, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name}: not an ONNX model, or a damaged one: {error}") from error
     if not model.HasField("graph") or not model.opset_import:
         raise ModelError(f"{name}: not an ONNX model: it has no graph or imports no operators")
+    _check_texts(model, name)
     return model
+
+
+def _check_texts(message: Message, name: str) -> None:
+    """All names are text: protobuf gives bytes for what is no UTF-8."""
+    for entry, value in message.ListFields():
+        if entry.type == entry.TYPE_STRING:
+            if any(isinstance(text, bytes) for text in ([value] if isinstance(value, str | bytes) else value)):
+                raise ModelError(f"{name}: damaged: a {entry.name} of {message.DESCRIPTOR.name} is no text")
+        elif entry.type == entry.TYPE_MESSAGE:
+            for part in [value] if isinstance(value, Message) else value:
+                _check_texts(part, name)
 
 
 def dtype_of(code: int, what: str) -> str:

@@ -86,7 +86,8 @@ SYMBOLIC: dict[type[Op], Callable[..., Any]] = {
 class Values:
     """The nodes of a graph under construction."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_memory: int) -> None:
+        self.max_memory = max_memory
         self._sizes: dict[Node, Array] = {}
         self._folded: dict[Node, Array] = {}
         self._spent = 0
@@ -94,6 +95,8 @@ class Values:
     def node(self, op: Op, inputs: Sequence[Node], name: str, origin: str) -> Node:
         """`op` applied to `inputs`; a constant, when it is small and depends on constants alone."""
         node = Node(op, tuple(inputs), name, origin)
+        if node.type.is_bound and node.type.nbytes > self.max_memory:
+            raise ModelError(f"the result {node.type} takes more than max_memory={self.max_memory} bytes")
         if (
             all(child.is_const for child in inputs)
             and not isinstance(op, Input | Const)
@@ -138,8 +141,8 @@ class Values:
             if all(x is not None for x in inputs):
                 try:
                     value = SYMBOLIC[type(node.op)](node.op, *inputs)
-                except (GraphError, TypeError, ValueError):
-                    return  # not an integer, or a quotient of sizes that is none: the value stays open
+                except (GraphError, TypeError, ValueError, LookupError, ArithmeticError):
+                    return  # no integers, a quotient of sizes that is none, a place outside: the value stays open
                 self._sizes[node] = np.asarray(value, object)
 
     def _known_sizes(self, node: Node) -> Array | None:
