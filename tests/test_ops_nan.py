@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from graphsr.op import OPS, Array, Op
-from graphsr.ops import Activation, Resize
+from graphsr.ops import Activation, Mod, Pow, Resize, Where
 from graphsr.ops.elementwise import Arithmetic
 from graphsr.testing import LAYERS, Case, growth, tolerance
 
@@ -50,6 +50,7 @@ WITHOUT_LIMIT = {
     "cos",
     "crop_and_resize",
     "dropout",
+    "grid_head",
     "group_norm",
     "hellinger_cost",
     "instance_norm",
@@ -62,6 +63,7 @@ WITHOUT_LIMIT = {
     "logistic_cost",
     "mod",
     "reduce_log_sum",
+    "region_head",
     "resize",
     "rms_norm",
     "seg_cost",
@@ -87,6 +89,9 @@ MATRIX_PRODUCTS = {
     "simple_rnn",
 }
 """OpenBLAS computes on unused lanes too, and NumPy then warns of 0·∞ although no result is NaN."""
+
+BROADCASTING = (Arithmetic, Mod, Pow, Where)
+"""Ops that repeat axes of size 1."""
 
 PROBE = 1000.0
 
@@ -150,7 +155,7 @@ def reaches(op: Op, window: tuple[int, int], position: int, size: int) -> bool:
     """Whether the window holds the position. Interpolation reads the edge for whatever lies outside the image;
     an axis of size 1 is broadcast."""
     low, high = window
-    if isinstance(op, Arithmetic) and size == 1:
+    if isinstance(op, BROADCASTING) and size == 1:
         return True
     if isinstance(op, Resize):
         low, high = min(low, size - 1), max(high, 0)
