@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from graphsr.backend import backends
 from graphsr.detection import Detection, Detector, image_planes, place, read_names
 from graphsr.detection_boxes import KINDS, Candidates, candidates, overlaps, suppress
 from graphsr.detection_drawing import class_colour, draw_detections
@@ -314,7 +315,8 @@ def test_another_size_and_threshold(yolo_fastest: Model) -> None:
     assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
 
 
-def test_the_whole_network_agrees_with_the_reconstruction(yolo_fastest: Model) -> None:
+@pytest.mark.parametrize("backend", sorted(backends()))
+def test_the_whole_network_agrees_with_the_reconstruction(yolo_fastest: Model, backend: str) -> None:
     pytest.importorskip("torch")
     from darknet_torch import Darknet
 
@@ -323,7 +325,7 @@ def test_the_whole_network_agrees_with_the_reconstruction(yolo_fastest: Model) -
     planes = image_planes(read_image(data_path("darknet/dog.jpg")).pixels, 3)
     x, _ = place(planes, (320, 320), letterbox=False)
     want = Darknet(cfg.read_text(), numbers, "alexeyab").run(x)
-    got = yolo_fastest.compile("numpy", 1)({"input": x})
+    got = yolo_fastest.compile(backend, 1)({"input": x})
     assert set(got) == {"yolo_121", "yolo_130"}
     for name, y in got.items():
         # 80 layers of float32 beside double precision, on values of about 10
