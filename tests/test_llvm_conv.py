@@ -217,6 +217,7 @@ SPILLED = {
     "direct": (Conv2d(padding=(1, 1, 1, 1)), 64, (64, 64, 3, 3)),
     "direct, 5 blocks": (Conv2d(padding=(1, 1, 1, 1)), 64, (80, 64, 3, 3)),
     "direct, 7 blocks": (Conv2d(padding=(1, 1, 1, 1)), 64, (112, 64, 3, 3)),
+    "groups": (Conv2d(padding=(1, 1, 1, 1), groups=4), 256, (256, 64, 3, 3)),
     "1x1": (Conv2d(), 16, (16, 16, 1, 1)),
     "dilated": (Conv2d(padding=(2, 2, 2, 2), dilation=(2, 2)), 48, (48, 48, 3, 3)),
     "head": (Conv2d(padding=(1, 1, 1, 1)), 3, (64, 3, 3, 3)),

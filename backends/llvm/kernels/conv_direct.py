@@ -28,7 +28,7 @@ from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
-from .register_tile import UNROLL, direct_tile_of, register_tile_at
+from .register_tile import direct_tile_of, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -40,6 +40,10 @@ TILES = 16
 SMALLEST_UNIT = 2_000_000
 """Multiply-adds in a unit, some tens of microseconds, that a thread has to fetch."""
 UNITS_PER_THREAD = 4
+STEPS = 4
+"""Input channels per turn of the innermost loop: LLVM loads the weights of all of them at its beginning."""
+CACHED = 32 << 10
+"""Bytes of weights that stay in the first cache."""
 AHEAD = 2048
 """Bytes between the weights that are multiplied and those that are prefetched."""
 
@@ -88,8 +92,13 @@ class ConvDirect(Kernel):
             "w": PTR,
             "zeros": PTR,
             **self.epilogue.slots(),
-            **dict.fromkeys((*sizes, "pixels", "span", "ranges", "panel_span"), I64),
+            **dict.fromkeys((*sizes, "pixels", "span", "parts", "ranges", "panel_span"), I64),
         }
+
+    @property
+    def panel_bytes(self) -> int:
+        """Of the weights of a panel."""
+        return self.size[0] * self.size[1] * self.ci_blocks * self.vectors * LANES * VECTOR_BYTES
 
     @property
     def small(self) -> int:
@@ -109,13 +118,15 @@ class ConvDirect(Kernel):
         return VECTOR_BYTES + (self.size[0] + 2) * self.table_row
 
     def body(self, k: Function, target: Target) -> None:
-        first, part = k.unit // k["ranges"] * k["span"], k.unit % k["ranges"]
+        first, part = k.unit // k["parts"] * k["span"], k.unit % k["parts"]
         stop = k.minimum(first + k["span"], k["pixels"])
-        first_panel = part * k["panel_span"]
-        last_panel = k.minimum(first_panel + k["panel_span"], self.panels)
+        group, panels = part // k["ranges"], self.panels // self.groups
+        first_panel = group * panels + part % k["ranges"] * k["panel_span"]
+        last_panel = k.minimum(first_panel + k["panel_span"], (group + 1) * panels)
+        group_bytes = group * self.ci_blocks * k["x_block"]
         with k.loop(stop, start=first, step=self.chunk) as begin:
             count = k.minimum(stop - begin, self.chunk)
-            self._locate(k, begin, count, part)
+            self._locate(k, begin, count, part, group_bytes)
             with k.loop(last_panel, start=first_panel) as panel:
                 with k.loop(count - self.small, step=self.rows) as pixel:
                     self._tile(k, panel, pixel, count, self.rows)
@@ -123,7 +134,7 @@ class ConvDirect(Kernel):
                 with k.when(done < count):
                     self._tile(k, panel, done, count, self.small)
 
-    def _locate(self, k: Function, begin: Value, count: Value, part: Value) -> None:
+    def _locate(self, k: Function, begin: Value, count: Value, part: Value, group_bytes: Value) -> None:
         """Write the table of the chunk: [Kh] rows of where pixels are read, one of where they are written, one of
         the residual. Beyond the chunk the last pixel is repeated. Zero the halo of the rows that begin or end here."""
         row, x = begin // k["part_width"], begin % k["part_width"]
@@ -132,7 +143,7 @@ class ConvDirect(Kernel):
         def after(i: Value, at: list[Value]) -> Sequence[Value]:
             n, y, x = at
             entry = k.scratch + VECTOR_BYTES + i * 8
-            column = (x * self.stride[1] - k["left"]) * VECTOR_BYTES
+            column = (x * self.stride[1] - k["left"]) * VECTOR_BYTES + group_bytes
             with k.loop(self.size[0]) as ky:
                 source = y * self.stride[0] + ky * self.dilation[0] - k["top"]
                 inside = (source >= 0) & (source < k["height"])
@@ -172,9 +183,7 @@ class ConvDirect(Kernel):
         """The sums of `rows` pixels and one panel, from the table to the output."""
         kh, kw = self.size
         line = self.vectors * VECTOR_BYTES
-        w = k["w"] + panel * (kh * kw * self.ci_blocks * LANES * line)
-        group = panel // (self.panels // self.groups) if self.groups > 1 else k.literal(0)
-        first_block = group * self.ci_blocks * k["x_block"]
+        w = k["w"] + panel * self.panel_bytes
         table = k.scratch + VECTOR_BYTES + pixel * 8
         # with dilation 1, the channels of neighbouring pixels follow each other like those of one
         runs, length = (1, kw * LANES) if self.dilation[1] == 1 else (kw, LANES)
@@ -186,19 +195,19 @@ class ConvDirect(Kernel):
             @k.fold(self.ci_blocks, total)
             def total_of_row(block: Value, total: list[Value]) -> Sequence[Value]:
                 b = w + (ky * self.ci_blocks + block) * (kw * LANES * line)
-                offset = first_block + block * k["x_block"]
+                offset = block * k["x_block"]
 
                 @k.fold(runs, total)
                 def total_of_block(kx: Value, total: list[Value]) -> Sequence[Value]:
                     b_run, a_run = b + kx * (length * line), offset + kx * (self.dilation[1] * VECTOR_BYTES)
 
-                    @k.fold(length, total, step=UNROLL)
+                    @k.fold(length, total, step=STEPS)
                     def total_of_run(c: Value, total: list[Value]) -> Sequence[Value]:
-                        for n in range(UNROLL * self.vectors):
-                            k.prefetch(b_run + c * line + (AHEAD + n * VECTOR_BYTES), level=3)
-                        at = a_run + c * 4
-                        left = [row + at for row in a]
-                        return register_tile_at(k, total, left, b_run + c * line, range(0, 4 * UNROLL, 4))
+                        left, right = [row + (a_run + c * 4) for row in a], b_run + c * line
+                        if self.panel_bytes > CACHED:
+                            for n in range(STEPS * self.vectors):
+                                k.prefetch(right + (AHEAD + n * VECTOR_BYTES), level=3)
+                        return register_tile_at(k, total, left, right, range(0, 4 * STEPS, 4))
 
                     return total_of_run
 
@@ -270,7 +279,8 @@ def call_direct(plan: Planner, conv: Convolution, kernel: ConvDirect, part: Part
     residual = conv.residual(plan)
     pixels = n * part.size[0] * part.size[1]
     per_panel = kernel.size[0] * kernel.size[1] * kernel.ci_blocks * kernel.vectors * LANES**2
-    span, ranges, panel_span = cut(pixels, kernel.rows, kernel.panels, per_panel, plan.threads)
+    span, ranges, panel_span = cut(pixels, kernel.rows, kernel.panels // kernel.groups, per_panel, plan.threads)
+    parts = ranges * kernel.groups
     arguments: dict[str, Argument] = {
         **x.arguments("x"),
         **y.arguments("y"),
@@ -289,11 +299,12 @@ def call_direct(plan: Planner, conv: Convolution, kernel: ConvDirect, part: Part
         "first_x": part.first[1],
         "pixels": pixels,
         "span": span,
+        "parts": parts,
         "ranges": ranges,
         "panel_span": panel_span,
     }
     covers = (conv.shuffled,) if conv.shuffled else ()
-    plan.call(conv.node, kernel, arguments, -(-pixels // span) * ranges, label=label, covers=covers)
+    plan.call(conv.node, kernel, arguments, -(-pixels // span) * parts, label=label, covers=covers)
 
 
 def cut(pixels: int, rows: int, panels: int, macs: int, threads: int) -> tuple[int, int, int]:
