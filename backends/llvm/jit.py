@@ -51,6 +51,13 @@ class Code:
         self._library = builder.link(engine, "graphsr")  # keeps the engine; the code goes when it goes
         self._addresses = {symbol: int(self._library[symbol]) for symbol in symbols}
 
+    def __del__(self) -> None:
+        """Unload under the lock, like all use of LLVM: a fork in the middle of it would leave the child a held lock."""
+        library = getattr(self, "_library", None)  # absent where linking failed
+        if library is not None:
+            with _lock:
+                del self._library, library
+
     def address(self, symbol: str) -> int:
         """Where the code of a function begins."""
         if symbol not in self._addresses:
