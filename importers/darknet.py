@@ -6,8 +6,10 @@ its numbers. See `darknet_network.SECTIONS` for the words that are known.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from . import (  # noqa: F401  # each enters its sections
 from .byte_source import open_source
 from .darknet_export import save
 from .darknet_grammar import MAX_BYTES, Section, parse_cfg
-from .darknet_network import Network, Settings, build, check, measure, unread
+from .darknet_network import Network, Settings, build, check, measure, unread, words
 from .darknet_weights import ALEXEYAB, FORKS, PJREDDIE, WeightsFile
 
 __all__ = ["SAVES", "load", "matches", "save"]
@@ -37,11 +39,11 @@ SAVES = (".cfg",)
 CHOICES = {"fork": FORKS, "batchnorm": ("inside", "outside"), "state": ("zero", "carried")}
 OPTIONS = ("weights", "input_range", "time_steps", *CHOICES)
 ONLY = {
-    PJREDDIE: {"deconvolutional", "deconv", "logistic", "l2norm"},
-    ALEXEYAB: {"scale_channels", "sam", "Gaussian_yolo", "conv_lstm", "local_avgpool", "local_avg", "reorg3d", "empty",
-               "silence", "implicit"},
-}  # fmt: skip
-"""Sections that only one of the forks has."""
+    PJREDDIE: words("deconvolutional deconv logistic l2norm") | {"shortcut alpha", "shortcut beta"},
+    ALEXEYAB: words("scale_channels sam Gaussian_yolo conv_lstm local_avgpool local_avg reorg3d empty silence implicit")
+    | {"shortcut weights_type"},
+}
+"""Sections, and keys of sections, that only one of the forks has."""
 RECURRENT = ("rnn", "crnn", "gru", "lstm", "conv_lstm")
 DIFFERENT = ("batchnorm", "lstm", "gru")
 """Sections whose parameters the forks store in different order or number."""
@@ -79,7 +81,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     except (ModelError, GraphError) as error:
         raise ModelError(f"{file}: {error}") from error
     told = {"file": file.name, "format": "darknet", "sha256": digest, "weights_sha256": weights.sha256}
-    return Model(**model, provenance=told)
+    return replace(model, provenance=told)
 
 
 def _check_options(file: Path, options: Mapping[str, Any]) -> None:
@@ -89,6 +91,11 @@ def _check_options(file: Path, options: Mapping[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if options.get(name) not in (None, *choices):
             raise ModelError(f"{name} must be one of {', '.join(choices)}, got {options[name]!r}")
+    white = options.get("input_range")
+    if white is not None and (
+        isinstance(white, bool) or not isinstance(white, int | float) or not 0 < white < math.inf
+    ):
+        raise ModelError(f"input_range must be a positive number, got {white!r}")
     steps = options.get("time_steps")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ModelError(f"time_steps must be a whole number of at least 1, got {steps!r}")
@@ -102,51 +109,62 @@ def _weights_path(file: Path, options: Mapping[str, Any]) -> Path:
     return path
 
 
-def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The fields of the model."""
-    fork, reason = _fork(sections, weights, options)
+def _model(sections: list[Section], weights: WeightsFile, options: Mapping[str, Any], folder: Path) -> Model:
+    fork, reasons = _fork(sections, weights, options)
     state = options.get("state") or "zero"
     settings = Settings(fork, options.get("batchnorm") or "inside", state, options.get("time_steps"), folder)
     planned, requests = measure(sections, settings)
     network = build(sections, settings, weights.parameters(requests, fork), planned.open_sizes)
     graph = Graph((network.input, *network.states), _outputs(network))
-    size = "any" if network.open_sizes else "{1} x {2}".format(*network.input.type.shape[1:])
-    letterbox = fork == PJREDDIE or sections[0].flag("letter_box")
-    read = {"fork": fork, "layers": str(len(network.layers)), "image size": size}
-    read |= {key: sections[0].text(key, "0") for key in ("height", "width")}
-    read["letterbox"] = "yes" if letterbox else "no"
-    white = float(options.get("input_range") or sections[0].number("input_range", 1.0))
-    assumptions = [*network.notes, *unread(sections)]
-    if reason:
-        assumptions.append(reason)
+    white = options.get("input_range") or network.net.number("input_range", 1.0)
+    if white <= 0:
+        raise network.net.error("white must be a positive number", "input_range")
     if any(s.name in RECURRENT for s in sections) and "state" not in options:
-        assumptions.append("state='zero': recurrent layers start anew in every call. Set state='carried' to make their "
-                           "states inputs and outputs, as darknet keeps them between calls.")  # fmt: skip
+        reasons.append("state='zero': recurrent layers start anew in every call. Set state='carried' to make their "
+                       "states inputs and outputs, as darknet keeps them between calls.")  # fmt: skip
+    return Model(
+        graph,
+        "darknet",
+        _scale(graph),
+        float(white),
+        _read(network, fork),
+        (*network.notes, *unread(sections), *reasons),
+        fixed=frozenset(network.fixed),
+    )
+
+
+def _read(network: Network, fork: str) -> dict[str, str]:
+    """What the files say of the network. `graphsr.detection` asks for height, width and letterbox."""
+    net = network.net
+    height, width = (net.integer(key, 0) for key in ("height", "width"))
     return {
-        "graph": graph,
-        "architecture": "darknet",
-        "scale": _scale(graph),
-        "input_range": white,
-        "inferred": read,
-        "assumptions": tuple(assumptions),
-        "fixed": frozenset(network.fixed),
+        "fork": fork,
+        "layers": str(len(network.layers)),
+        "image size": "any" if network.open_sizes else f"{height} x {width}",
+        "height": str(height),
+        "width": str(width),
+        "letterbox": "yes" if fork == PJREDDIE or net.flag("letter_box") else "no",
     }
 
 
-def _fork(sections: list[Section], weights: WeightsFile, options: Mapping[str, Any]) -> tuple[str, str]:
-    """(fork, sentence on what was assumed when it matters)"""
+def _fork(sections: list[Section], weights: WeightsFile, options: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """(fork, sentences on what was assumed when it matters)"""
     if options.get("fork"):
-        return options["fork"], ""
-    words = {s.name for s in sections}
-    keys = {(s.name, key) for s in sections for key in s.options}
-    if words & ONLY[PJREDDIE] or keys & {("shortcut", "alpha"), ("shortcut", "beta")}:
-        return PJREDDIE, ""
-    if words & ONLY[ALEXEYAB] or ("shortcut", "weights_type") in keys:
-        return ALEXEYAB, ""
-    fork = weights.header.fork
-    depends = sorted(words & set(DIFFERENT))
-    sentence = f"fork={fork!r}: the header of the weights says revision {weights.header.revision}; it decides how "
-    return fork, f"{sentence}{', '.join(depends)} are stored. Set fork= to change it." if depends else ""
+        return options["fork"], []
+    used = {s.name for s in sections}
+    used |= {f"{s.name} {key}" for s in sections for key in s.options}
+    pj, ab = (sorted(used & ONLY[fork]) for fork in (PJREDDIE, ALEXEYAB))
+    if pj and ab:
+        both = f"{', '.join(pj)} are pjreddie's words, {', '.join(ab)} AlexeyAB's"
+        return PJREDDIE, [f"fork='pjreddie': no darknet knows all of it, {both}. Set fork= to change it."]
+    if pj or ab:
+        return (PJREDDIE if pj else ALEXEYAB), []
+    fork, depends = weights.header.fork, sorted(used & set(DIFFERENT))
+    if not depends:
+        return fork, []
+    revision = f"the header of the weights says revision {weights.header.revision}"
+    stored = f"it decides how {', '.join(depends)} are stored"
+    return fork, [f"fork={fork!r}: {revision}; {stored}. Set fork= to change it."]
 
 
 def _outputs(network: Network) -> dict[str, Node]:

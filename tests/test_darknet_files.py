@@ -260,10 +260,28 @@ def test_load_finds_the_weights_beside_the_cfg_or_where_it_is_told(tmp_path: Pat
     assert model.graph.outputs["output"].origin == "darknet: [convolutional] line 5"
 
 
-@pytest.mark.parametrize("option", [{"fork": "x"}, {"batchnorm": "x"}, {"state": "x"}, {"time_steps": 0}, {"scale": 2}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"input_range": 0},
+        {"input_range": "x"},
+        {"fork": "x"},
+        {"batchnorm": "x"},
+        {"state": "x"},
+        {"time_steps": 0},
+        {"scale": 2},
+    ],
+)
 def test_wrong_options_are_refused(tmp_path: Path, option: dict[str, object]) -> None:
     with pytest.raises(ModelError):
         load(files(tmp_path, CONV, 18), **option)
+
+
+def test_words_of_both_forks_are_told(tmp_path: Path) -> None:
+    (said,) = load(files(tmp_path, "[logistic]\n[empty]\n", 0)).assumptions
+    assert "logistic are pjreddie's words, empty AlexeyAB's" in said
+    assert load(files(tmp_path, "[empty]\n", 0)).inferred["fork"] == "alexeyab"
+    assert load(files(tmp_path, "[logistic]\n", 0)).inferred["letterbox"] == "yes"
 
 
 def test_files_are_recognised_by_their_first_section(tmp_path: Path) -> None:
