@@ -96,16 +96,15 @@ class Header:
 
 
 class WeightsFile:
-    """An opened .weights file: its header, and its numbers once their count is known."""
+    """A .weights file: its header, and its numbers once their count is known to fit."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         with open_source(path, MAX_BYTES) as source:
             if source.size < SHORT:
                 raise source.error("header", f"at least {SHORT} bytes are expected, the file has {source.size}")
             self.header = Header(*struct.unpack("<3i", source.read(0, 12, "header")))
-            self.data = source.read_array(0, source.size, "weights")
             self.sha256 = source.sha256()
-        self.path = source.path
+        self.path, self.size = source.path, source.size
 
     def parameters(self, requests: list[Request], fork: str) -> Floats:
         """The numbers for these requests: after the header that the fork's rule gives, or the other one where only
@@ -115,10 +114,12 @@ class WeightsFile:
         """
         wanted = sum(request.count for request in requests)
         first = self.header.size(fork)
-        for size in (first, SHORT + LONG - first):
-            if len(self.data) - size == 4 * wanted:
-                return Floats(self.data[size:].view("<f4"), self.header.transposed)
-        raise ModelError(f"{self.path}: {_misfit(requests, max(0, len(self.data) - first), wanted)}")
+        for header in (first, SHORT + LONG - first):
+            if self.size - header == 4 * wanted:
+                with open_source(self.path, MAX_BYTES) as source:
+                    numbers = source.read_array(header, 4 * wanted, "weights")
+                return Floats(numbers.view("<f4"), self.header.transposed)
+        raise ModelError(f"{self.path}: {_misfit(requests, max(0, self.size - first), wanted)}")
 
 
 class Floats:
