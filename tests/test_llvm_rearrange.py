@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphsr.ops import DepthToSpace, SpaceToDepth
@@ -12,6 +12,8 @@ from graphsr.testing.graphs import GraphCase
 pytest.importorskip("llvmlite")
 
 from llvm_layers import CHANNELS, SIZES, assert_has_kernel, layer_case, several, with_nans
+
+from graphsr.backends.llvm.kernels import rearrange
 
 BLOCKS = (1, 2, 3, 4, 5, 6, 8, 9)
 MODE = st.sampled_from(["crd", "dcr"])
@@ -41,3 +43,15 @@ def test_planar(case: GraphCase) -> None:
 @given(rearrangements(blocked=True))
 def test_from_blocks(case: GraphCase) -> None:
     assert_has_kernel(case)
+
+
+@pytest.mark.parametrize("width", [16, 24, 80])
+@pytest.mark.parametrize("op", [DepthToSpace(2), DepthToSpace(6), SpaceToDepth(2)], ids=str)
+@given(st.data())
+@settings(several, max_examples=3)
+def test_past_the_caches(op: DepthToSpace | SpaceToDepth, width: int, data: st.DataObject) -> None:
+    """As large images are written; rows of 24 pixels begin on a cache line now and then only."""
+    channels = 3 if isinstance(op, SpaceToDepth) else 3 * op.block**2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rearrange, "STREAM_BYTES", 1)
+        assert_has_kernel(layer_case(data.draw, op, (1, channels, 4, width)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 
 import numpy as np
@@ -39,6 +40,14 @@ class Memory:
             self._arena = pages(0)  # gives the old one back first
             self._arena = pages(nbytes)
         return self._arena
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> Array:
+    """An array of its own that begins on a cache line, as kernels need that write whole lines past the caches."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(nbytes + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def aligned(array: Array, extra: int = 0) -> Array:

@@ -15,7 +15,7 @@ from graphsr.op import Array
 from .kernel import Call
 from .kernels.peak import measure
 from .library import Library
-from .memory import Memory, pages
+from .memory import Memory, empty, pages
 from .plan import Fallback, Plan, Work
 from .segment import Segment, segment
 from .tensor import Buffer, Zeros
@@ -95,7 +95,7 @@ class _Places:
         for buffer in plan.outputs:
             root = plan.alias.get(buffer, buffer)
             if root not in self._outside:
-                self._outside[root] = np.empty(root.type.dims, root.type.dtype)
+                self._outside[root] = empty(root.type.dims, root.type.dtype)
 
     @property
     def scratch(self) -> int:

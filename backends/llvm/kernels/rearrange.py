@@ -19,7 +19,18 @@ from graphsr.ops import DepthToSpace, SpaceToDepth
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from .layout import transpose, zero_halo
-from .row import band, bands_of, deinterleave, interleave, load_row, over_row, permute, store_row
+from .row import (
+    STREAM_BYTES,
+    band,
+    bands_of,
+    deinterleave,
+    interleave,
+    load_row,
+    over_row,
+    permute,
+    store_row,
+    streamed,
+)
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -31,9 +42,10 @@ LanePick: TypeAlias = "tuple[tuple[int, ...], int] | None"
 MOST_VECTORS = 8
 """The largest block that is interleaved in registers; others go element by element."""
 
-GEOMETRY = ("height", "width", "channels", "image", "channel", "cell", "bands", "rows")
+GEOMETRY = ("height", "width", "channels", "image", "channel", "cell", "bands", "rows", "stream")
 """Height, width and planes of one cell in the small image; bytes in it from image to image, between the planes of the
-first cell of two channels, and of two cells of a channel; bands per (image, channel, i), rows of a band."""
+first cell of two channels, and of two cells of a channel; bands per (image, channel, i), rows of a band; 1 to write
+past the caches."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,15 @@ class PlanarRearrange(Kernel):
             rows = [cells + j * k["cell"] for j in range(b)] if b <= MOST_VECTORS else []
             if not rows:
                 self._one_by_one(k, cells, line)
-            elif self.back:
-                over_row(k, width, lambda x, mask: split_row(k, line, rows, x, mask, width))
             else:
-                over_row(k, width, lambda x, mask: merge_rows(k, rows, line, x, mask, width))
+                streamed(k, k["stream"], rows if self.back else [line], lambda past: self._row(k, rows, line, past))
+
+    def _row(self, k: Function, rows: list[Value], line: Value, past: bool) -> None:
+        width = k["width"]
+        if self.back:
+            over_row(k, width, lambda x, mask: split_row(k, line, rows, x, mask, width, past))
+        else:
+            over_row(k, width, lambda x, mask: merge_rows(k, rows, line, x, mask, width, past))
 
     def _one_by_one(self, k: Function, cells: Value, line: Value) -> None:
         with k.loop(self.block) as j, k.loop(k["width"]) as x:
@@ -69,20 +86,25 @@ class PlanarRearrange(Kernel):
             k.store(k.load(source, FLOAT), target)
 
 
-def merge_rows(k: Function, rows: list[Value], line: Value, x: Value, mask: Value | None, width: Value) -> None:
-    """16 pixels of b rows -> 16·b pixels of a line."""
+def merge_rows(
+    k: Function, rows: list[Value], line: Value, x: Value, mask: Value | None, width: Value, past: bool
+) -> None:
+    """16 pixels of b rows -> 16·b pixels of a line, past the caches or not."""
     b = len(rows)
     for m, merged in enumerate(interleave(k, [load_row(k, row + x * 4, mask) for row in rows])):
-        store_row(k, merged, line + (x * b + m * LANES) * 4, _mask(k, mask, (width - x) * b - m * LANES))
+        inside = _mask(k, mask, (width - x) * b - m * LANES)
+        store_row(k, merged, line + (x * b + m * LANES) * 4, inside, past_caches=past)
 
 
-def split_row(k: Function, line: Value, rows: list[Value], x: Value, mask: Value | None, width: Value) -> None:
-    """16·b pixels of a line -> 16 pixels of b rows."""
+def split_row(
+    k: Function, line: Value, rows: list[Value], x: Value, mask: Value | None, width: Value, past: bool
+) -> None:
+    """16·b pixels of a line -> 16 pixels of b rows, past the caches or not."""
     b = len(rows)
     masks = [_mask(k, mask, (width - x) * b - m * LANES) for m in range(b)]
     given = [load_row(k, line + (x * b + m * LANES) * 4, masks[m]) for m in range(b)]
     for row, pixels in zip(rows, deinterleave(k, given), strict=True):
-        store_row(k, pixels, row + x * 4, mask)
+        store_row(k, pixels, row + x * 4, mask, past_caches=past)
 
 
 def _mask(k: Function, mask: Value | None, count: Value) -> Value | None:
@@ -235,5 +257,6 @@ def _planar_geometry(
     b, plane = op.block, height * width * 4
     channel, cell = (b * b * plane, plane) if op.mode == "crd" else (plane, channels * plane)
     bands, rows = bands_of(height, b * width * 4, n * channels * b)
-    values = (height, width, channels, channels * b * b * plane, channel, cell, bands, rows)
+    image = channels * b * b * plane
+    values = (height, width, channels, image, channel, cell, bands, rows, int(n * image >= STREAM_BYTES))
     return dict(zip(GEOMETRY, values, strict=True)), n * channels * b * bands

@@ -14,11 +14,15 @@ import numpy as np
 
 from graphsr.op import Array
 
-from ..loops import LANES, MASK, VECTOR, Function, Index, Value
+from ..loops import I64, LANES, MASK, VECTOR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 
 Pick: TypeAlias = "tuple[int, int] | None"
 """Where a lane comes from: (which vector, which lane of it), or zero."""
+
+STREAM_BYTES = 1 << 25
+"""From so many bytes on, what is written has left the caches before anybody reads it. Lines that are written past the
+caches need not be read first: of three transfers for a copy, two are left."""
 
 BAND_BYTES = 1 << 15
 """What one unit of work moves, about: far more than the cost of taking it, far less than an image."""
@@ -41,12 +45,26 @@ def load_row(k: Function, at: Value, mask: Value | None, type_: str = VECTOR) ->
     return value if type_ == VECTOR else k.bitcast(value, type_)
 
 
-def store_row(k: Function, value: Value, at: Value, mask: Value | None) -> None:
-    """16 pixels of a planar row, under the mask. Any alignment."""
-    if mask is None:
+def store_row(k: Function, value: Value, at: Value, mask: Value | None, *, past_caches: bool = False) -> None:
+    """16 pixels of a planar row, under the mask. Any alignment, but `past_caches` needs whole lines."""
+    if mask is None and past_caches:
+        k.store(value, at, nontemporal=True)
+    elif mask is None:
         k.store(value, at, align=4)
     else:
         k.store_some(value if value.type == VECTOR else k.bitcast(value, VECTOR), at, mask)
+
+
+def streamed(k: Function, stream: Value, rows: Sequence[Value], write: Callable[[bool], None]) -> None:
+    """write(past the caches?): where `stream` is not 0 and all rows begin on cache lines, or not."""
+    places = k.literal(0)
+    for row in rows:
+        places = places | k.convert("ptrtoint", row, I64)
+    past = ((places & (VECTOR_BYTES - 1)).equals(0)) & (stream > 0)
+    with k.when(past):
+        write(True)
+    with k.when(past ^ 1):
+        write(False)
 
 
 @contextmanager
