@@ -245,7 +245,8 @@ def lower_direct(plan: Planner, conv: Convolution) -> None:
     kernel = direct_kernel(plan, conv, conv.weight.shape[2:], op.stride, op.dilation)
     form = conv.form(f"direct {kernel.vectors}")
     weight = plan.weight(conv.weight, form, partial(pack_blocked, conv, kernel.vectors))
-    part = Part(conv.node.type.dims[2:], op.padding[:2])
+    _, _, height, width = conv.node.type.dims
+    part = Part((height, width), op.padding[:2])
     call_direct(plan, conv, kernel, part, weight, "direct {}x{}".format(*kernel.size))
 
 

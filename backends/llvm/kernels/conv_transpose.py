@@ -9,10 +9,10 @@ Output row o gets weight row i from input row h where s·h + d·i − p = o, so 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from graphsr.ir import Node
 from graphsr.op import Array
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ..plan import Planner
 
 
-class Phase(NamedTuple):
+@dataclass(frozen=True)
+class Phase:
     """One dimension of a phase."""
 
     first: int
