@@ -26,6 +26,8 @@ WITHOUT_NAN = {
     "full",
     "greater",
     "greater_equal",
+    "is_inf",
+    "is_nan",
     "less",
     "less_equal",
     "not",

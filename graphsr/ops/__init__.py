@@ -23,7 +23,7 @@ from graphsr.ops.activation import (
 )
 from graphsr.ops.activation_modern import Celu, Clip, Gelu, HardSigmoid, HardSwish, Mish, PRelu, Relu6, Silu
 from graphsr.ops.arithmetic import Maximum, Minimum, Mod, Pow, Quotient
-from graphsr.ops.compare import And, Equal, Greater, GreaterEqual, Less, LessEqual, Not, Or, Where, Xor
+from graphsr.ops.compare import And, Equal, Greater, GreaterEqual, IsInf, IsNan, Less, LessEqual, Not, Or, Where, Xor
 from graphsr.ops.conv import Conv2d, ConvTranspose2d
 from graphsr.ops.conv_nd import ConvNd, ConvTransposeNd
 from graphsr.ops.cost import (
@@ -154,6 +154,8 @@ __all__ = [
     "HellingerCost",
     "HingeCost",
     "InstanceNorm",
+    "IsInf",
+    "IsNan",
     "L1Norm",
     "L2Norm",
     "LayerNorm",

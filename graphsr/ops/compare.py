@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphsr.ir import TensorType
-from graphsr.op import Array, Op, expect, op, same_dtype, unbroadcast
+from graphsr.op import Array, Op, expect, expect_float, op, same_dtype, unbroadcast
 from graphsr.ops.elementwise import broadcast
 
 
@@ -154,6 +154,47 @@ class Not(Op):
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
         return (None,)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Op):
+    """Base of the questions what kind of number an element is."""
+
+    def infer(self, x: TensorType) -> TensorType:
+        expect_float(x)
+        return TensorType("bool", x.shape)
+
+    def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
+        return (None,)
+
+
+@op("is_nan")
+@dataclass(frozen=True, slots=True)
+class IsNan(Kind):
+    """y = [x is not a number]
+
+    >>> IsNan().forward(np.array([1.0, np.nan]))
+    array([False,  True])
+    """
+
+    def forward(self, x: Array) -> Array:
+        return np.isnan(x)
+
+
+@op("is_inf")
+@dataclass(frozen=True, slots=True)
+class IsInf(Kind):
+    """y = [x = −∞] if `negative`, ∨ [x = ∞] if `positive`
+
+    >>> IsInf(negative=False).forward(np.array([1.0, np.inf, -np.inf]))
+    array([False,  True, False])
+    """
+
+    negative: bool = True
+    positive: bool = True
+
+    def forward(self, x: Array) -> Array:
+        return (self.negative & (x == -np.inf)) | (self.positive & (x == np.inf))
 
 
 @op("where")

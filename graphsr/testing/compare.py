@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from graphsr.op import OPS, Array
-from graphsr.ops import Not, Where
+from graphsr.ops import IsInf, IsNan, Not, Where
 from graphsr.ops.compare import Comparison, Logic
 from graphsr.testing.cases import Case, arrays, integers, layer
 from graphsr.testing.elementwise import SHAPE, broadcast_shapes
@@ -38,6 +38,23 @@ for _name, _kind in OPS.items():
 @layer("not")
 def not_(draw: st.DrawFn) -> Case:
     return Case(Not(), (draw(booleans(draw(SHAPE))),))
+
+
+@st.composite
+def with_extremes(draw: st.DrawFn) -> Array:
+    """NaN, both infinities and numbers."""
+    chosen = draw(integers(draw(SHAPE), 0, 4))
+    return np.array([np.nan, np.inf, -np.inf, 0.0, 1.5], np.float32)[chosen]
+
+
+@layer("is_nan")
+def is_nan(draw: st.DrawFn) -> Case:
+    return Case(IsNan(), (draw(with_extremes()),))
+
+
+@layer("is_inf")
+def is_inf(draw: st.DrawFn) -> Case:
+    return Case(IsInf(draw(st.booleans()), draw(st.booleans())), (draw(with_extremes()),))
 
 
 @layer("where")

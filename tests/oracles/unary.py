@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphsr.op import OPS, Array
-from graphsr.ops import Mod, Shrink, ThresholdedRelu
+from graphsr.ops import IsInf, Mod, Shrink, ThresholdedRelu
 from graphsr.ops.unary import Unary
 from graphsr.testing import Case
 
@@ -26,6 +26,7 @@ NAMES = {
     "maximum": "maximum",
     "minimum": "minimum",
     "pow": "pow",
+    "is_nan": "isnan",
     **{name: name for name, kind in OPS.items() if issubclass(kind, Unary)},
 }
 
@@ -61,10 +62,19 @@ def shrink(case: Case) -> Array:
     return np.select([x < -op.threshold, x > op.threshold], [x + op.bias, x - op.bias], 0.0)
 
 
+def is_inf(case: Case) -> Array:
+    torch = pytest.importorskip("torch")
+    op, x = case.op, torch.from_numpy(case.inputs[0])
+    assert isinstance(op, IsInf)
+    parts = [torch.isneginf(x)] * op.negative + [torch.isposinf(x)] * op.positive
+    return sum(parts, torch.zeros_like(x)).bool().numpy()
+
+
 ORACLES: dict[str, Callable[[Case], Array]] = {
     **{ours: torch_function(theirs) for ours, theirs in NAMES.items()},
     "mod": mod,
     "quotient": quotient,
+    "is_inf": is_inf,
     "thresholded_relu": thresholded_relu,
     "shrink": shrink,
 }
