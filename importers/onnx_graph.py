@@ -155,10 +155,21 @@ class _Body:
                 results = None
             except TooLargeError:
                 raise
-            except (ModelError, GraphError) as error:
+            except GraphError as error:
+                self._ill_typed(node, where, error, scope)
+                results = None
+            except ModelError as error:
                 self.builder.reasons.append(f"{where}: {error}")
                 results = None
             self._store(node, where, results, scope)
+
+    def _ill_typed(self, node: onnx.NodeProto, where: str, error: GraphError, scope: Scope) -> None:
+        """While sizes are open the complaint may be that two of them are not known to be equal."""
+        inputs = [scope.get(name) for name in node.input]
+        if any(x is not None and not x.type.is_bound for x in inputs):
+            self.builder.open.append(OpenValueError(f"{where}: {error}", shapes=True))
+        else:
+            self.builder.reasons.append(f"{where}: {error}")
 
     def _store(self, node: onnx.NodeProto, where: str, results: Sequence[Node | None] | None, scope: Scope) -> None:
         for i, name in enumerate(node.output):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphsr.dim import Size, product
+from graphsr.dim import Dim, Size, product
 from graphsr.errors import ModelError
 from graphsr.ir import Node
 from graphsr.ops import (
@@ -25,6 +25,7 @@ from graphsr.ops import (
     PadNd,
     ReduceProd,
     Reshape,
+    Roll,
     ScatterElements,
     ScatterND,
     ShapeOf,
@@ -144,7 +145,23 @@ def transpose(call: Call) -> Node:
 @operator("Concat")
 def concat(call: Call) -> Node:
     """`axis` is 1 by default in version 1, and must be given since version 4."""
-    return call(Concat(call.attr("axis", 1)), *call.all())
+    y = call(Concat(call.attr("axis", 1)), *call.all())
+    return _roll(call, y) or y
+
+
+def _roll(call: Call, y: Node) -> Node | None:
+    """Concat(x[k:], x[:k]), as torch.roll is exported, is one `Roll`; k lies within the axis."""
+    match y.inputs:
+        case (
+            Node(op=Slice(starts=(int(k),), stops=(None,), axes=(a,), steps=(1,)), inputs=(x,)),
+            Node(op=Slice(starts=(0 | None,), stops=(end,), axes=(b,), steps=(1,)), inputs=(other,)),
+        ) if x is other and k == end and a == b and k != 0:
+            pass
+        case _:
+            return None
+    n = x.type.shape[a]
+    along = a % x.type.rank == call.attr("axis", 1) % x.type.rank
+    return call(Roll((-k,), (a,)), x) if along and (isinstance(n, Dim) or abs(k) <= n) else None
 
 
 @operator("Split")

@@ -93,7 +93,7 @@ class Values:
         self._spent = 0
 
     def node(self, op: Op, inputs: Sequence[Node], name: str, origin: str) -> Node:
-        """`op` applied to `inputs`; a constant, when it is small and depends on constants alone."""
+        """`op` applied to `inputs`; a constant, when it is small and depends on constants or known sizes alone."""
         node = Node(op, tuple(inputs), name, origin)
         if node.type.is_bound and node.type.nbytes > self.max_memory:
             raise ModelError(f"the result {node.type} takes more than max_memory={self.max_memory} bytes")
@@ -104,6 +104,8 @@ class Values:
         ):
             return Node.const(self._evaluate(node), name, origin)
         self._follow(node)
+        if isinstance(op, ShapeOf) and all(isinstance(n, int) for n in self._sizes[node]):
+            return Node.const(self._sizes[node].astype(np.int64), name, origin)
         return node
 
     def array(self, node: Node, what: str) -> Array:
