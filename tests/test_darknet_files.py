@@ -15,8 +15,11 @@ import graphsr
 from graphsr.errors import ModelError
 from graphsr.importers.darknet import load, matches
 from graphsr.importers.darknet_grammar import parse_cfg
+from graphsr.importers.darknet_network import SECTIONS, Settings, measure
 from graphsr.importers.darknet_weights import write_weights
 from graphsr.ops import DepthToSpace
+
+from support import ROOT
 
 NET = "[net]\nheight=8\nwidth=8\nchannels=2\n"
 
@@ -313,8 +316,6 @@ def test_a_tree_of_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "crnn", "conv_lstm"])
 def test_carried_states_continue_a_sequence(tmp_path: Path, name: str) -> None:
     """Two calls of one step each, with the states handed over, are one call of two steps from zero."""
-    from graphsr.importers.darknet_network import Settings, measure
-
     text = f"{NET}[{name}]\noutput=3\nhidden=3\npad=1\nactivation=tanh\n"
     _, requests = measure(parse_cfg(text.encode()), Settings("alexeyab"))
     count = sum(request.count for request in requests)
@@ -332,3 +333,12 @@ def test_carried_states_continue_a_sequence(tmp_path: Path, name: str) -> None:
         np.testing.assert_allclose(out.pop("output")[0], whole[t], rtol=0, atol=1e-6)
         assert out.keys() == states.keys()
         states = out
+
+
+def test_the_page_names_every_section() -> None:
+    page = ROOT / "docs" / "darknet.md"
+    if not page.is_file():
+        pytest.skip("outside a checkout")
+    table = page.read_text(encoding="utf-8").split("## Sections")[1].split("## Detection")[0]
+    rows = (line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    assert sorted(word.strip("`") for row in rows for word in row.split()) == sorted(SECTIONS)
