@@ -61,13 +61,15 @@ def _tree_softmax(net: Network, s: Section, file: str, temperature: float) -> No
 def read_tree(net: Network, s: Section, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(group sizes, parents) of a file with one `label parent` per line, where groups are runs of equal parents.
 
-    The file lies beside the cfg, or in the folder of the cfg at the given relative path; nowhere else.
+    The path is relative to the folder of the cfg, or to the one above (darknet runs there); or the file lies beside the
+    cfg. It is looked for nowhere else.
     """
     folder = net.settings.folder
     path = Path(name)
     if folder is None or path.is_absolute() or ".." in path.parts:
         raise s.error("a tree is read from the folder of the cfg only", "tree")
-    beside = folder / path if (folder / path).is_file() else folder / path.name
+    places = (folder / path, folder.parent / path, folder / path.name)
+    beside = next((place for place in places if place.is_file()), places[0])
     with open_source(beside, MAX_TREE) as source:
         lines = source.read(0, source.size, "tree").decode("latin-1").splitlines()
     try:
@@ -84,7 +86,7 @@ def read_tree(net: Network, s: Section, name: str) -> tuple[tuple[int, ...], tup
 def yolo(net: Network, s: Section) -> Node:
     suppression = s.choice("nms_kind", "default", SUPPRESSION)
     stretch, new = s.number("scale_x_y", 1.0), s.flag("new_coords")
-    head = YoloHead(masked_anchors(s), classes(s, 20), stretch, new, suppression, s.number("beta_nms", 0.6))
+    head = YoloHead(masked_anchors(net, s), classes(s, 20), stretch, new, suppression, s.number("beta_nms", 0.6))
     return enter(net, s, head, len(head.anchors) * head.entries)
 
 
@@ -93,15 +95,20 @@ def gaussian_yolo(net: Network, s: Section) -> Node:
     point = s.choice("yolo_point", "center", POINTS)
     suppression = s.choice("nms_kind", "default", SUPPRESSION)
     stretch, beta = s.number("scale_x_y", 1.0), s.number("beta_nms", 0.6)
-    head = GaussianYoloHead(masked_anchors(s), classes(s, 20), stretch, point, suppression, beta)
+    head = GaussianYoloHead(masked_anchors(net, s), classes(s, 20), stretch, point, suppression, beta)
     return enter(net, s, head, len(head.anchors) * head.entries)
 
 
-def masked_anchors(s: Section) -> Anchors:
+def masked_anchors(net: Network, s: Section) -> Anchors:
     """The anchors that `mask` chooses of the `num` in `anchors`, which are 0.5 where the cfg lacks them."""
     total = s.integer("num", 1, 1, MAX_CLASSES)
+    mask, listed = s.integers("mask") or tuple(range(total)), len(s.numbers("anchors")) // 2
+    if total <= max(mask) < listed:
+        net.notes.append(
+            f"line {s.line}: [{s.name}] num={total} is less than mask asks for: all {listed} anchors count"
+        )
+        total = listed
     given = anchors(s, total)
-    mask = s.integers("mask") or tuple(range(total))
     if not all(0 <= i < total for i in mask):
         raise s.error(f"there are {total} anchors, numbered from 0", "mask")
     return tuple(given[i] for i in mask)

@@ -113,7 +113,9 @@ class Network:
     def node(self, op: Op, *inputs: Node, part: str = "") -> Node:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise self.section.error(f"the network has more than {MAX_NODES} operations")
+            raise self.section.error(
+                f"the network has more than {MAX_NODES} operations; recurrent layers are unrolled: give time_steps=1?"
+            )
         return Node(op, inputs, f"{self.name}.{part}" if part else self.name, self.section.origin)
 
     def constant(self, value: Array | float, part: str) -> Node:

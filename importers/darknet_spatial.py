@@ -13,6 +13,7 @@ from graphsr.ops import (
     GlobalAvgPool,
     MaxPool2d,
     Mul,
+    Pad,
     ReduceMax,
     Reshape,
     Resize,
@@ -112,17 +113,21 @@ def scaled(net: Network, x: Node, factor: float) -> Node:
     return x if factor == 1 else net.node(Mul(), x, net.constant(factor, "factor"))
 
 
-@section("reorg", refused="extra")
+@section("reorg")
 def reorg(net: Network, s: Section) -> Node:
     """YOLOv2's passthrough, with darknet's historical order.
 
     darknet computes indices as if x had C/s² channels of s·H x s·W pixels, whose blocks it makes channels; the bytes
-    are then taken for C·s² channels of H/s x W/s pixels. `reverse` is the inverse of the middle step.
+    are then taken for C·s² channels of H/s x W/s pixels. `reverse` is the inverse of the middle step. With `extra` the
+    values stay as they are, and so many zeros follow them.
     """
     stride, (n, _, h, w) = s.integer("stride", 1, 1, 1000), net.x.type.shape
     c, block = net.channels(net.x), stride * stride
     if s.flag("flatten"):
         return _flattened(net, s, stride)
+    if extra := s.integer("extra", 0, 0, MAX_CHANNELS):
+        padded = net.node(Pad((0, 0, 0, extra)), net.flat(net.x), part="padded")
+        return net.reshape(padded, net.channels(padded), 1, 1)
     if c % block:
         raise s.error(f"{c} channels do not divide by {block}", "stride")
     if s.flag("reverse"):

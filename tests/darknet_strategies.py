@@ -180,7 +180,9 @@ def upsample(d: Draft) -> None:
 def reorganise(d: Draft) -> None:
     (c, h, w), name, reverse = d.shape, d.pick("reorg", "reorg3d"), d.draw(st.booleans())
     flatten = d.pick(None, None, 1) if name == "reorg" else None
-    if reverse and c % (16 if name == "reorg3d" else 4) == 0 and max(h, w) <= 6:
+    if name == "reorg" and not flatten and d.pick(0, 0, 0, 1):
+        d.add("reorg", (c * h * w + 3, 1, 1), extra=3)
+    elif reverse and c % (16 if name == "reorg3d" else 4) == 0 and max(h, w) <= 6:
         d.add(name, (c // 4, 2 * h, 2 * w), stride=2, reverse=1, flatten=flatten)
     elif h % 2 == w % 2 == 0 and (c % 4 == 0 or name == "reorg3d" or flatten):
         d.add(name, (4 * c, h // 2, w // 2), stride=2, flatten=flatten)

@@ -256,6 +256,8 @@ class Darknet:
 
     def do_reorg(self, x: Tensor, block: Block) -> Tensor:
         (n, c, h, w), s, reverse = x.shape, block.get("stride", 1), bool(block.get("reverse"))
+        if block.get("extra"):
+            return F.pad(x.reshape(n, -1), (0, block.get("extra")))[:, :, None, None]
         if block.get("flatten"):
             layers = x.reshape(n, h * w, c) if reverse else x.reshape(n, c, h * w)
             flat = [image.numpy() for image in layers.transpose(1, 2).reshape(n, -1)]

@@ -17,7 +17,7 @@ from graphsr.importers.darknet import load, matches
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_network import SECTIONS, Settings, measure
 from graphsr.importers.darknet_weights import write_weights
-from graphsr.ops import DepthToSpace
+from graphsr.ops import DepthToSpace, YoloHead
 
 from support import ROOT
 
@@ -144,6 +144,7 @@ def test_a_key_that_means_nothing_is_named(tmp_path: Path) -> None:
         ("[softmax]\ngroups=3\n", "do not divide into 3 groups"),
         ("[yolo]\nclasses=1\n", "must have 6 channels, it has 2"),
         ("[yolo]\nmask=3\nnum=2\n", "there are 2 anchors"),
+        ("[yolo]\nmask=2\nnum=2\nanchors=1,1,2,2\n", "there are 2 anchors"),
         ("[detection]\n", "boxes have coords=4"),
         ("[softmax]\ntree=/etc/passwd\n", "from the folder of the cfg only"),
         ("[softmax]\ntree=../../x\n", "from the folder of the cfg only"),
@@ -285,6 +286,14 @@ def test_words_of_both_forks_are_told(tmp_path: Path) -> None:
     assert "logistic are pjreddie's words, empty AlexeyAB's" in said
     assert load(files(tmp_path, "[empty]\n", 0)).inferred["fork"] == "alexeyab"
     assert load(files(tmp_path, "[logistic]\n", 0)).inferred["letterbox"] == "yes"
+
+
+def test_more_anchors_than_num_says(tmp_path: Path) -> None:
+    """As in a published cfg, where darknet would read beyond its array."""
+    body = "[convolutional]\nfilters=6\n[yolo]\nmask=2\nnum=2\nanchors=1,1,2,2,3,4\nclasses=1\n"
+    model = load(files(tmp_path, body, 18))
+    assert "all 3 anchors count" in model.assumptions[0]
+    assert model.graph.outputs["output"].op == YoloHead(((3.0, 4.0),), 1)
 
 
 def test_files_are_recognised_by_their_first_section(tmp_path: Path) -> None:
