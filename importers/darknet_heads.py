@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from graphsr.errors import ModelError
 from graphsr.ir import Node
-from graphsr.ops import Concat, GaussianYoloHead, GridHead, RegionHead, Softmax, Split, YoloHead
+from graphsr.ops import Concat, GaussianYoloHead, GridHead, RegionHead, Slice, Softmax, YoloHead
 from graphsr.ops.detection import POINTS, SUPPRESSION, Anchors
 
 from .byte_source import open_source
@@ -50,11 +52,10 @@ def _tree_softmax(net: Network, s: Section, file: str, temperature: float) -> No
     sizes, _ = read_tree(net, s, file)
     if sum(sizes) != c * h * w:
         raise s.error(f"the tree has {sum(sizes)} classes, the layer before gives {c * h * w} values", "tree")
-    flat = net.flat(net.x)
-    parts = [
-        net.node(Softmax(-1, temperature), net.node(Split(1, sizes, i), flat, part=f"group{i}"), part=f"softmax{i}")
-        for i in range(len(sizes))
-    ]
+    flat, parts = net.flat(net.x), []
+    for i, (start, stop) in enumerate(pairwise(np.cumsum((0, *sizes)).tolist())):
+        group = net.node(Slice((start,), (stop,), (1,), (1,)), flat, part=f"group{i}")
+        parts.append(net.node(Softmax(-1, temperature), group, part=f"softmax{i}"))
     return net.reshape(net.node(Concat(1), *parts, part="all"), c, h, w)
 
 
