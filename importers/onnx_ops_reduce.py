@@ -24,6 +24,7 @@ from graphsr.ops import (
     LogSoftmax,
     MatMul,
     Mul,
+    Reciprocal,
     ReduceL1,
     ReduceL2,
     ReduceLogSum,
@@ -37,6 +38,8 @@ from graphsr.ops import (
     Reshape,
     RmsNorm,
     Softmax,
+    Sqrt,
+    Sub,
     Transpose,
 )
 from graphsr.ops.reduce import Reduction, normal_axes
@@ -172,9 +175,18 @@ def instance_normalization(call: Call) -> Node:
 
 
 @operator("LayerNormalization")
-def layer_normalization(call: Call) -> Node:
+def layer_normalization(call: Call) -> list[Node]:
+    """y and, where they are asked for, the mean μ and 1/√(v + ε) of x over the axes from `axis` on."""
     call.only("stash_type", 1)
-    return call(LayerNorm(call.attr("axis"), call.attr("epsilon")), *call.all())
+    x, eps = call.x(), call.attr("epsilon")
+    y = call(LayerNorm(call.attr("axis"), eps), *call.all())
+    if len(call.outputs) == 1:
+        return [y]
+    mean_over = ReduceMean(tuple(range(call.attr("axis") % x.type.rank, x.type.rank)))
+    mean = call(mean_over, x)
+    centred = call(Sub(), x, mean)
+    var = call(mean_over, call(Mul(), centred, centred))
+    return [y, mean, call(Reciprocal(), call(Sqrt(), call(Add(), var, call.like(eps, x))))]
 
 
 @operator("RMSNormalization")

@@ -18,16 +18,11 @@ from graphsr.ops import (
     Expand,
     Eye,
     Full,
-    Gather,
-    GatherElements,
-    GatherND,
     Pad,
     PadNd,
     ReduceProd,
     Reshape,
     Roll,
-    ScatterElements,
-    ScatterND,
     ShapeOf,
     Slice,
     SpaceToDepth,
@@ -216,31 +211,6 @@ def slice_(call: Call) -> Node:
 
 def _position(size: Size) -> Size | None:
     return None if isinstance(size, int) and abs(size) >= FAR - 1 else size
-
-
-@operator("Gather")
-def gather(call: Call) -> Node:
-    return call(Gather(call.attr("axis")), call.x(0), call.x(1))
-
-
-@operator("GatherElements")
-def gather_elements(call: Call) -> Node:
-    return call(GatherElements(call.attr("axis")), call.x(0), call.x(1))
-
-
-@operator("GatherND")
-def gather_nd(call: Call) -> Node:
-    return call(GatherND(call.attr("batch_dims", 0)), call.x(0), call.x(1))
-
-
-@operator("ScatterND")
-def scatter_nd(call: Call) -> Node:
-    return call(ScatterND(call.attr("reduction", "none")), *call.all())
-
-
-@operator("ScatterElements")
-def scatter_elements(call: Call) -> Node:
-    return call(ScatterElements(call.attr("reduction", "none"), call.attr("axis")), *call.all())
 
 
 @operator("Expand")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -47,7 +48,7 @@ def longs(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def one(op_type: str, inputs: str = "x", **rest: object) -> onnx.ModelProto:
+def one(op_type: str, inputs: str = "x", **rest: Any) -> onnx.ModelProto:
     """A model of one node; keywords that are arrays are initializers, all others attributes."""
     weights = {name: value for name, value in rest.items() if isinstance(value, np.ndarray)}
     attributes = {name: value for name, value in rest.items() if name not in weights}

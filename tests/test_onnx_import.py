@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ def save(made: onnx.ModelProto, folder: Path) -> Path:
     return path
 
 
-def refusal(made: onnx.ModelProto, folder: Path, **options: object) -> str:
+def refusal(made: onnx.ModelProto, folder: Path, **options: Any) -> str:
     with pytest.raises(ModelError) as caught:
         graphsr.load(save(made, folder), **options)
     return str(caught.value)
@@ -75,7 +76,7 @@ def test_functions_are_inlined_with_their_attributes() -> None:
         ("value_ints", [7, 8], "int64"),
     ],
 )
-def test_constants_of_every_form(attribute: str, value: object, dtype: str) -> None:
+def test_constants_of_every_form(attribute: str, value: Any, dtype: str) -> None:
     made = model([node("Constant", "", "y", **{attribute: value})], {"x": [1]})
     got = run(made, x=weight(1))["y"]
     assert got.dtype == dtype
