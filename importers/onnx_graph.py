@@ -26,6 +26,8 @@ MOST_NODES = 25_000
 DEEPEST = 64
 DEFAULT_DOMAINS = ("", "ai.onnx")
 MOST_REASONS = 50
+MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
+"""What the translation of an operator runs into when a value from the file has the wrong length or range."""
 
 Scope = dict[str, "Node | None"]
 """Values by name. None stands for a value that could not be built, for a reason that has been noted."""
@@ -215,7 +217,10 @@ class _Body:
             defaults=_defaults(node.op_type, self.versions[""]),
             values=self.builder.values,
         )
-        result = translate(call)
+        try:
+            result = translate(call)
+        except MALFORMED as error:
+            raise ModelError(f"attributes or inputs are malformed: {error}") from error
         if unread := call.unread():
             raise ModelError(f"attribute {', '.join(unread)} is not supported")
         return (result,) if isinstance(result, Node) else result

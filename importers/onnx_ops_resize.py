@@ -17,6 +17,7 @@ from graphsr.errors import ModelError
 from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Add, MatMul, Mul, Reshape, Resize, Transpose
+from graphsr.ops.reduce import normal_axes
 from graphsr.ops.resize import ROUNDING
 
 from .onnx_call import Call, operator
@@ -80,7 +81,7 @@ def resize(call: Call) -> Node:
         antialias=antialias and mode != "nearest",
         exclude_outside=exclude and mode != "nearest",
     )
-    axes = tuple(a % max(x.type.rank, 1) for a in call.attr("axes") or range(x.type.rank))
+    axes = tuple(normal_axes((a,), x.type.rank)[0] for a in call.attr("axes") or range(x.type.rank))
     steps, kept = _steps(call, x, axes)
     outside = call.attr("extrapolation_value")
     if coordinates == CROP:

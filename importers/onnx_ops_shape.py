@@ -351,7 +351,7 @@ def pad(call: Call) -> Node:
         given = call.array(2)
         value = 0.0 if given is None or not given.size else float(given.flat[0])
     axes = call.ints_from(3)
-    axes = tuple(range(x.type.rank)) if axes is None else tuple(a % max(x.type.rank, 1) for a in axes)
+    axes = tuple(range(x.type.rank)) if axes is None else tuple(normal_axes((a,), x.type.rank)[0] for a in axes)
     if len(pads) != 2 * len(axes):
         raise ModelError(f"{len(pads)} pads for {len(axes)} axes")
     before, behind = (dict(zip(axes, half, strict=True)) for half in (pads[: len(axes)], pads[len(axes) :]))

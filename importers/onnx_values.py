@@ -138,7 +138,7 @@ class Values:
         if isinstance(node.op, ShapeOf):
             x = node.inputs[0].type.shape[node.op.start : node.op.stop]
             self._sizes[node] = np.array([None, *x], object)[1:]
-        elif type(node.op) in SYMBOLIC and node.type.is_bound and int(np.prod(node.type.dims)) <= MOST_SIZES:
+        elif type(node.op) in SYMBOLIC and node.type.is_bound and node.type.nbytes <= 8 * MOST_SIZES:
             inputs = [self._known_sizes(child) for child in node.inputs]
             if all(x is not None for x in inputs):
                 try:

@@ -48,11 +48,11 @@ def longs(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def one(op_type: str, inputs: str = "x", **rest: Any) -> onnx.ModelProto:
+def one(op_type: str, inputs: str = "x", opset: int = 18, **rest: Any) -> onnx.ModelProto:
     """A model of one node; keywords that are arrays are initializers, all others attributes."""
     weights = {name: value for name, value in rest.items() if isinstance(value, np.ndarray)}
     attributes = {name: value for name, value in rest.items() if name not in weights}
-    return model([node(op_type, inputs, "y", "bad", **attributes)], {"x": [1, 2, 4, 4]}, weights=weights)
+    return model([node(op_type, inputs, "y", "bad", **attributes)], {"x": [1, 2, 4, 4]}, weights=weights, opset=opset)
 
 
 def changed(change: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
@@ -164,6 +164,9 @@ HOSTILE: dict[str, Callable[[], onnx.ModelProto]] = {
     "tiled again and again": lambda: doubling("Tile", 50),
     "doubled again and again": lambda: doubling("Concat", 50),
     "a product of large constants": lambda: one("MatMul", "a a", a=weight(1500, 1500)),
+    "a depth of infinity": lambda: one("OneHot", "i d v", i=longs(0), d=np.array(np.inf, np.float32), v=weight(2)),
+    "two axes where one is expected": lambda: one("CumSum", "x a", a=longs(0, 1)),
+    "resize of an axis that is not there": lambda: one("Resize", "x - s", s=weight(1) + 3, axes=[7]),
     "functions of functions": function_bomb,
     "a function that calls itself": recursion,
     "20,000 nodes": long_chain,
