@@ -229,7 +229,7 @@ class WeightCache:
     def get(self, weight: Array, form: str, make: Callable[[Array], Array]) -> Array:
         """`make(weight)`, remembered under the identity of the array and the name of the form."""
         key = (id(weight), form)
-        with self._lock:
+        with self._lock():
             known = self._made.get(key)
             if known is None or known[0]() is not weight:
                 made = make(weight)

@@ -134,7 +134,7 @@ class Executable:
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
         """The program for these input shapes, prepared now if it is not yet known."""
         key = tuple(tuple(shapes.get(name, ())) for name in self.inputs)
-        with self._lock:
+        with self._lock():
             program = self._programs.get(key)
             if program is None:
                 program = self.backend.program(self.graph.bind(shapes), self.threads)
@@ -147,7 +147,7 @@ class Executable:
     def explain(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
         """A table of what runs for each node at these input shapes (default: those of the last call)."""
         if shapes is None:
-            with self._lock:
+            with self._lock():
                 if not self._programs:
                     raise ShapeError("explain() needs input shapes, such as {'input': (1, 3, 64, 64)}, before a call")
                 program = next(reversed(self._programs.values()))

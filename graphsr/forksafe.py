@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from types import TracebackType
 
 
 class ForkSafeLock:
-    """A `threading.Lock` that is free in a forked child: the thread that may have held it does not exist there.
+    """Gives a `threading.Lock` that is free in a forked child: `with lock():`
 
-    For locks whose protected state is whole at every moment, or made anew by whoever takes the lock.
+    The thread that may have held it does not exist there. For locks whose protected state is whole at every moment, or
+    made anew by whoever takes the lock. The lock itself, and not this object, is entered: that is one step in C, which
+    Ctrl-C cannot cut in two.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         _locks.add(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._lock.release()
+    def __call__(self) -> threading.Lock:
+        return self._lock
 
 
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()

@@ -24,7 +24,7 @@ class Library:
 
     def add(self, kernels: Iterable[Kernel]) -> None:
         """Compile those that are new, together."""
-        with self._lock:
+        with self._lock():
             new = sorted(set(kernels) - set(self._codes), key=lambda kernel: kernel.symbol)
             if new:
                 code = compile_ir(module([kernel.function(self.target) for kernel in new]), self.target)
@@ -37,7 +37,7 @@ class Library:
     @property
     def entry(self) -> int:
         """The address of the parallel region."""
-        with self._lock:
+        with self._lock():
             if self._driver is None:
                 self._driver = compile_ir(driver_text(self.target.triple), self.target)
             return self._driver.address(ENTRY)
@@ -49,5 +49,5 @@ _lock = ForkSafeLock()
 
 def library(target: Target) -> Library:
     """The library of a target, shared by the whole process."""
-    with _lock:
+    with _lock():
         return _libraries.setdefault(target, Library(target))

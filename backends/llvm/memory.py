@@ -32,6 +32,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.lock = ForkSafeLock()
+        self.results = Results()
         self._arena = pages(0)
 
     def at_least(self, nbytes: int) -> Array:
@@ -42,18 +43,47 @@ class Memory:
         return self._arena
 
 
-def empty(shape: tuple[int, ...], dtype: str) -> Array:
-    """An array of its own that begins on a cache line, as kernels need that write whole lines past the caches."""
-    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(nbytes + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + nbytes].view(dtype).reshape(shape)
+class Results:
+    """Memory for the arrays that are returned. When nobody holds one any more, nor a view of it, its memory is kept for
+    the next result: the system clears every new page, which for large images takes longer than computing them."""
+
+    LEAST = 1 << 20
+    """Bytes; the allocator keeps smaller ones by itself."""
+
+    def __init__(self) -> None:
+        self._spare: Array | None = None
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """An array that begins on a cache line, as kernels need that write whole lines past the caches."""
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if nbytes < self.LEAST:
+            memory = np.empty(nbytes + LINE, np.uint8)
+            memory = memory[-memory.ctypes.data % LINE :]
+        else:
+            spare, self._spare = self._spare, None
+            fits = spare is not None and nbytes <= spare.nbytes <= 2 * nbytes + PAGE
+            memory = np.asarray(_Lease(spare if fits and spare is not None else pages(nbytes), self))
+        return memory[:nbytes].view(dtype).reshape(shape)
+
+    def give_back(self, memory: Array) -> None:
+        self._spare = memory
+
+
+class _Lease:
+    """Memory as long as an array or a view of one is based on it."""
+
+    def __init__(self, memory: Array, results: Results) -> None:
+        self._memory, self._results = memory, results
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._results.give_back(self._memory)
 
 
 def aligned(array: Array, extra: int = 0) -> Array:
     """A contiguous copy that begins on a cache line, with `extra` bytes behind it that may be prefetched."""
-    memory = np.empty(array.nbytes + extra + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    memory = np.empty(array.nbytes + extra + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
     copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy

@@ -15,7 +15,7 @@ from graphsr.op import Array
 from .kernel import Call
 from .kernels.peak import measure
 from .library import Library
-from .memory import Memory, empty, pages
+from .memory import Memory, pages
 from .plan import Fallback, Plan, Work
 from .segment import Segment, segment
 from .tensor import Buffer, Zeros
@@ -59,8 +59,8 @@ class LlvmProgram:
 
     def _run(self, inputs: Sequence[Array], clocks: Mapping[Segment, Array], milliseconds: list[float]) -> list[Array]:
         """One run. With `clocks` for the segments, the time of every step is added to `milliseconds`."""
-        with self._memory.lock:
-            places = _Places(self.plan, self._memory.at_least(self.plan.arena_bytes), self._zeros, inputs)
+        with self._memory.lock():
+            places = _Places(self.plan, self._memory, self._zeros, inputs)
             for part in self._parts:
                 start = time.perf_counter()
                 if isinstance(part, Segment):
@@ -87,15 +87,15 @@ class LlvmProgram:
 class _Places:
     """Where the buffers of one run lie."""
 
-    def __init__(self, plan: Plan, arena: Array, zeros: Array, inputs: Sequence[Array]) -> None:
+    def __init__(self, plan: Plan, memory: Memory, zeros: Array, inputs: Sequence[Array]) -> None:
         self._plan = plan
-        self._arena = arena
+        self._arena = memory.at_least(plan.arena_bytes)
         self._outside: dict[Buffer, Array] = {plan.zeros: zeros, **plan.constants}
         self._outside.update(zip(plan.inputs, (np.ascontiguousarray(x) for x in inputs), strict=True))
         for buffer in plan.outputs:
             root = plan.alias.get(buffer, buffer)
             if root not in self._outside:
-                self._outside[root] = empty(root.type.dims, root.type.dtype)
+                self._outside[root] = memory.results.empty(root.type.dims, root.type.dtype)
 
     @property
     def scratch(self) -> int:

@@ -1,7 +1,7 @@
 """dense: y[m, o] = act(α · (b[o] + Σ_i weight[o, i] · x[m, i]) + β · r[m, o]), one matrix product.
 
 for panel of 16·`vectors` outputs, for R rows of x (of the unit):
-    for i: R x `vectors` accumulators += x[m, i] · w[panel, i]           [one row: four accumulators for each vector]
+    for i: R x `vectors` accumulators += x[m, i] · w[panel, i]             [one row: several accumulators per vector]
     epilogue, to y under a mask
 """
 
@@ -36,6 +36,8 @@ class DensePlanar(Kernel):
 
     rows: int
     vectors: int
+    split: int
+    """Sums that each sum is split into, to hide the latency of adding."""
     bias: bool
     residual: bool
     activation: Op | None
@@ -68,14 +70,14 @@ class DensePlanar(Kernel):
                 self._write(k, total[v :: self.vectors], m, panel * self.vectors + v)
 
     def _product(self, k: Function, rows: list[Value], w: Value) -> list[Value]:
-        """[rows · vectors] sums over all inputs. Each is split over as many accumulators as hide the latency of one."""
-        whole, split = k["inputs"] & -UNROLL, max(1, UNROLL // self.rows)
+        """[rows · vectors] sums over all inputs."""
+        whole = k["inputs"] & -UNROLL
         zeros = [k.vector(0.0)] * (self.rows * self.vectors)
 
-        @k.fold(whole, zeros * split, step=UNROLL)
+        @k.fold(whole, zeros * self.split, step=UNROLL)
         def parts(i: Value, parts: list[Value]) -> list[Value]:
             for u in range(UNROLL):
-                at = u % split * len(zeros)
+                at = u % self.split * len(zeros)
                 part = parts[at : at + len(zeros)]
                 new = register_tile_at(k, part, [row + i * 4 for row in rows], w + (i + u) * self.line, [4 * u])
                 parts[at : at + len(zeros)] = new
@@ -124,8 +126,10 @@ def lower(plan: Planner, node: Node) -> None:
         raise NoKernel(f"no code for {fused.activation.name} in an epilogue")
     outputs, inputs = weight.type.dims
     count = node.type.nbytes // (4 * outputs)
-    vectors, rows = min(4, -(-outputs // LANES)), 1 if count == 1 else 4
-    kernel = DensePlanar(rows, vectors, bool(bias), fused.residual is not None, fused.activation)
+    widest, rows = _register_tile(plan.target)
+    vectors = min(widest, -(-outputs // LANES))
+    rows, split = (1, rows) if count == 1 else (rows, 1)
+    kernel = DensePlanar(rows, vectors, split, bool(bias), fused.residual is not None, fused.activation)
     panels = -(-outputs // (vectors * LANES))
     arguments: dict[str, Argument] = {"x": plan.planar(x), "inputs": inputs, "outputs": outputs}
     arguments |= {"count": count, "panels": panels}
@@ -137,6 +141,13 @@ def lower(plan: Planner, node: Node) -> None:
         arguments |= {"alpha": fused.residual.alpha, "beta": fused.residual.beta}
     arguments["y"] = plan.new_planar(node)
     plan.call(node, kernel, arguments, panels * -(-count // ROWS_IN_UNIT), label="matrix product")
+
+
+def _register_tile(target: Target) -> tuple[int, int]:
+    """(vectors, rows) of accumulators that leave registers for a line of weights and an input."""
+    parts = VECTOR_BYTES * 8 // target.vector_bits  # registers of a vector
+    tiles = ((4, 4), (2, 4), (2, 2), (1, 2))
+    return next((v, r) for v, r in tiles if v * parts * (r + 1) < target.registers)
 
 
 def _pack(weight: Array, vectors: int) -> Array:
