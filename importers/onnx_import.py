@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,9 @@ from graphsr.op import Array
 from graphsr.verify import verify
 
 from . import onnx_ops_conv, onnx_ops_elementwise, onnx_ops_index, onnx_ops_reduce, onnx_ops_resize, onnx_ops_shape
+from .byte_source import open_source
 from .onnx_graph import Builder
-from .onnx_reader import MAX_MEMORY, Source, read_model
+from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, read_model
 from .onnx_values import OpenValueError
 
 FAMILIES = (onnx_ops_conv, onnx_ops_elementwise, onnx_ops_index, onnx_ops_reduce, onnx_ops_resize, onnx_ops_shape)
@@ -36,6 +36,8 @@ def import_model(
         graph = build_graph(source, shapes or {}, values or {})
     except OpenValueError as error:
         raise ModelError(f"{error}\n{_advice(error)}") from error
+    with open_source(path, MAX_BYTES) as file:
+        digest = file.sha256()
     scale = _scale(graph)
     assumed = scale is not None and input_range is None
     model = source.model
@@ -49,8 +51,8 @@ def import_model(
         provenance={
             "file": Path(path).name,
             "format": "ONNX",
-            "producer": f"{model.producer_name} {model.producer_version}".strip(),
-            "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+            "producer": f"{model.producer_name} {model.producer_version}".strip() or "not named",
+            "sha256": digest,
         },
     )
 
