@@ -49,6 +49,16 @@ def guarded(
     return array
 
 
+def is_intact(array: Array) -> bool:
+    """Whether the bytes between an array of `guarded` and its guards are still those that it began with."""
+    if not array.size:  # NumPy does not tell where it lies
+        return True
+    pages = array.base
+    assert isinstance(pages, np.ndarray)
+    start = int(array.ctypes.data) - int(pages.ctypes.data)
+    return bool((pages[PAGE:start] == 0xFF).all() and (pages[start + array.nbytes : -PAGE] == 0xFF).all())
+
+
 def _protect(address: int, nbytes: int) -> None:
     mprotect = ctypes.CDLL(None, use_errno=True).mprotect
     if mprotect(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), _NO_ACCESS) != 0:
