@@ -258,14 +258,13 @@ def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
 
 
 def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
-    """[units, 2] first tile and count: runs of `most` tiles, smaller ones at the end so that threads end together."""
-    units, first = [], 0
-    while first < total:
-        share = -(-(total - first) // (2 * threads))
-        count = min(most, max(rows, -(-share // rows) * rows), total - first)
-        units.append((first, count))
-        first += count
-    return np.array(units, np.int64).reshape(-1, 2)
+    """[units, 2] first tile and count: runs of at most `most` tiles, as long as can be, since each unit reads all of U;
+    equally many for each thread, and equally long but for one register tile."""
+    groups = -(-total // rows)
+    parts = min(groups, threads * -(-groups * rows // (threads * most)))
+    sizes = [(groups // parts + (part < groups % parts)) * rows for part in range(parts)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    return np.stack([starts, np.minimum(sizes, total - starts)], axis=1).astype(np.int64)
 
 
 def pack(plan: Planner, weight: Array, order: Array, kernel: ConvWinograd) -> Array:
