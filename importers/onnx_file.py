@@ -10,6 +10,7 @@ from graphsr.errors import GraphError, ModelError
 from graphsr.model import Model
 
 SUFFIX = ".onnx"
+SAVES = (SUFFIX,)
 OPTIONS = ("shapes", "values", "input_range", "max_memory")
 
 
@@ -38,4 +39,19 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     try:
         return import_model(path, **options)
     except (ModelError, GraphError) as error:
+        raise ModelError(f"{os.fspath(path)}: {error}") from error
+
+
+def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+    """Write the graph of the model with plain operators; open sizes keep their names.
+
+    Raises `ModelError` with all that ONNX cannot express, and for another dtype than float32.
+    """
+    if dtype != "float32":
+        raise ModelError(f"{os.fspath(path)}: ONNX files are saved with dtype float32, got {dtype!r}")
+    from .onnx_export import export
+
+    try:
+        export(model.graph, path)
+    except ModelError as error:
         raise ModelError(f"{os.fspath(path)}: {error}") from error
