@@ -161,9 +161,9 @@ IMAGE_OPS: tuple[Op, ...] = (
     ops.Softmax(1),
     ops.Softmax(-1),
     ops.Transpose((0, 2, 3, 1)),
-    ops.Resize((2.0, 3.0), "nearest"),
-    ops.Resize((2.0, 1.5), "linear"),
-    ops.Resize((2.0, 2.0), "cubic"),
+    ops.Resize((2.0, 3.0), mode="nearest"),
+    ops.Resize((2.0, 1.5), mode="linear"),
+    ops.Resize((2.0, 2.0), mode="cubic"),
     ops.Pad((1, 2, 3, 1), "reflect"),
     ops.Pad((1, 0, 2, 3)),
 )
@@ -175,7 +175,7 @@ def images(draw: Draw) -> GraphCase:
     op, blocked = draw(st.sampled_from(IMAGE_OPS)), draw(st.booleans())
     channels = draw(st.sampled_from([c for c in CHANNELS if c >= 8 or not blocked]))
     if isinstance(op, ops.DepthToSpace):
-        channels = min(channels, 33) * op.factor**2
+        channels = min(channels, 33) * op.block**2
     h, w = (draw(st.sampled_from(SIZES)) + 4 for _ in "hw")
     if isinstance(op, ops.SpaceToDepth):
         h, w = 2 * h, 2 * w
