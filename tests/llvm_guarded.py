@@ -27,6 +27,7 @@ from graphsr.backends.llvm import plan as plan_module
 from graphsr.backends.llvm import program as program_module
 from graphsr.backends.llvm.backend import LlvmBackend
 from graphsr.backends.llvm.kernel import Argument, Kernel
+from graphsr.backends.llvm.memory import Memory
 from graphsr.op import Array, Op
 from graphsr.testing.cases import LAYERS
 from graphsr.testing.check import layer_graph
@@ -76,8 +77,8 @@ class Guards:
         class Places(program_module._Places):
             """Every buffer on its own instead of inside the arena; what nobody wrote is NaN."""
 
-            def __init__(self, plan: plan_module.Plan, arena: Array, zeros: Array, inputs: Sequence[Array]) -> None:
-                super().__init__(plan, arena, zeros, inputs)
+            def __init__(self, plan: plan_module.Plan, memory: Memory, zeros: Array, inputs: Sequence[Array]) -> None:
+                super().__init__(plan, memory, zeros, inputs)
                 for buffer, array in self._outside.items():
                     if buffer not in plan.inputs:
                         self._outside[buffer] = guards.like(array)

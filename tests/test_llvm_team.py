@@ -175,6 +175,7 @@ import os, random, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 import numpy as np
 from test_llvm_team import entries, meet, team
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 threads, seed, signals = map(int, sys.argv[1:])
 entry = entries().address("until_stopped")
 meet(threads)
