@@ -10,7 +10,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
-from graphsr.ops import Add, Conv2d, DepthToSpace, Div, MaxPool2d, Mul, PRelu, Relu, Shortcut, Sub, Tanh
+from graphsr.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    DepthToSpace,
+    Div,
+    Leaky,
+    MaxPool2d,
+    Mul,
+    PRelu,
+    Relu,
+    Reshape,
+    Resize,
+    Shortcut,
+    Sub,
+    Tanh,
+)
 from graphsr.textform import node_names
 
 OPSET = 17
@@ -68,6 +84,15 @@ def _nodes(node: Node, inputs: list[str], output: str) -> tuple[list[onnx.NodePr
             return [helper.make_node("DepthToSpace", inputs, [output], output, blocksize=block, mode=mode.upper())], []
         case Shortcut(alpha, beta):
             return _sum(inputs, (alpha, beta), output)
+        case Leaky(slope):
+            return [helper.make_node("LeakyRelu", inputs, [output], output, alpha=slope)], []
+        case Concat(axis):
+            return [helper.make_node("Concat", inputs, [output], output, axis=axis)], []
+        case Reshape():
+            shape = numpy_helper.from_array(np.array(node.type.dims, np.int64), f"{output}.shape")
+            return [helper.make_node("Reshape", [*inputs, shape.name], [output], output)], [shape]
+        case Resize(scale, None, "nearest", "asymmetric", "floor"):
+            return _nearest(inputs, scale, output)
         case op if type(op) in PLAIN:
             return [helper.make_node(PLAIN[type(op)], inputs, [output], output)], []
     raise NotImplementedError(f"{node.where()}: not written to ONNX by the bench")
@@ -86,6 +111,15 @@ def _sum(
             term = scaled
         terms.append(term)
     return [*nodes, helper.make_node("Add", terms, [output], output)], constants
+
+
+def _nearest(
+    inputs: list[str], scale: tuple[float, float], output: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Every pixel repeated: y[d] = x[⌊d / scale⌋]."""
+    scales = numpy_helper.from_array(np.array((1, 1, *scale), np.float32), f"{output}.scales")
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return [helper.make_node("Resize", [*inputs, "", scales.name], [output], output, **how)], [scales]
 
 
 def _operand(constant: Node, graph: Graph) -> Array:
