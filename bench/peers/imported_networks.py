@@ -7,7 +7,6 @@ order one through all layers. YOLO-Fastest has its published weights.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -129,17 +128,15 @@ def exported(build: Callable[[], nn.Module], shape: tuple[int, ...], path: Path)
         torch.manual_seed(0)
         module = build()
         _calibrate(module, shape)
-        file = io.BytesIO()
         torch.onnx.export(
             module.eval(),
             (torch.zeros(shape),),
-            file,
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=["input"],
             output_names=["output"],
         )
-    path.write_bytes(file.getvalue())
 
 
 def _calibrate(module: nn.Module, shape: tuple[int, ...]) -> None:
