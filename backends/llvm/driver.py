@@ -39,8 +39,10 @@ STEP = np.dtype([("kernel", "i8"), ("arguments", "i8"), ("units", "i8"), ("unuse
 PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}
 DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": "declare void @llvm.aarch64.hint(i32)"}
 
-SPINS = 2000
-"""Pauses before a waiting thread yields: a few tens of microseconds."""
+SPINS = 10_000
+"""Pauses before a waiting thread yields: about half a millisecond, longer than threads usually wait for each other. A
+yield
+costs nothing on an idle machine, but a time slice where anybody else wants the processor."""
 
 _TEXT = """
 {declare_pause}
