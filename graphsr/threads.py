@@ -13,7 +13,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 def available_threads() -> int:
     """affinity ∩ cgroup quota, then the first of GRAPHSR_NUM_THREADS and OMP_NUM_THREADS that is set."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = processors()
     quota = cgroup_quota()
     if quota is not None:
         allowed = min(allowed, max(1, math.ceil(quota)))
@@ -22,6 +22,11 @@ def available_threads() -> int:
         if text.isdigit() and int(text) > 0:
             return int(text) if variable == "GRAPHSR_NUM_THREADS" else min(allowed, int(text))
     return allowed
+
+
+def processors() -> int:
+    """Processors that this process may be scheduled on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_threads(threads: int | None) -> int:

@@ -11,6 +11,7 @@ from graphsr.errors import BackendError
 from graphsr.ir import Graph
 from graphsr.ops.winograd import ERROR
 from graphsr.passes import DEFAULT, Pass, choose_conv_algorithm
+from graphsr.threads import processors
 
 from ..numpy_kernel import WeightCache
 from .kernel import Call
@@ -66,6 +67,7 @@ class LlvmBackend(Backend):
 
     def program(self, graph: Graph, threads: int) -> LlvmProgram:
         kernels = library(self.target)
+        threads = min(threads, processors())  # more could only wait for each other, and the bits are the same
 
         def execute(call: Call) -> None:
             run_once(call, kernels, threads)

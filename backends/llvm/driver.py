@@ -41,8 +41,7 @@ DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": "de
 
 SPINS = 10_000
 """Pauses before a waiting thread yields: about half a millisecond, longer than threads usually wait for each other. A
-yield
-costs nothing on an idle machine, but a time slice where anybody else wants the processor."""
+yield costs nothing on an idle machine, but a time slice where anybody else wants the processor."""
 
 _TEXT = """
 {declare_pause}

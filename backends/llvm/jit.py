@@ -54,7 +54,7 @@ class Code:
     def __del__(self) -> None:
         """Unload under the lock, like all use of LLVM: a fork in the middle of it would leave the child a held lock."""
         library = getattr(self, "_library", None)  # absent where linking failed
-        if library is not None:
+        if library is not None and _lock is not None:  # at the end of the interpreter, module names are gone
             with _lock:
                 del self._library, library
 
