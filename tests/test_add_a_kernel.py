@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from support import ROOT
 
 RUN = """
@@ -37,6 +39,7 @@ def test_the_page_is_true() -> None:
     assert re.search(r"^turned +mirror +mirror ", done.stdout, re.MULTILINE), done.stdout
 
 
+@pytest.mark.skipif(not (ROOT / "backends").is_dir(), reason="outside the checkout, which the links lead into")
 def test_the_page_names_files_that_exist() -> None:
     page = (ROOT / "docs" / "add-a-kernel.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\((\.\./[^)]+)\)", page):
