@@ -136,13 +136,13 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "convert",
-        help="write a model in graphsr's own format, or for darknet",
+        help="write a model in graphsr's own format, as ONNX, or for darknet",
         description="Read any supported model and write it as one safetensors file that holds the graph, the weights "
         "and where they came from: loading it gives the same bits. As .cfg it is written for darknet, with a .weights "
-        "file beside it.",
+        "file beside it; as .onnx with plain operators of set 17.",
     )
     p.add_argument("source", metavar="IN", help="model file or embedded model")
-    p.add_argument("target", metavar="OUT", help="file to write, NAME.safetensors or NAME.cfg")
+    p.add_argument("target", metavar="OUT", help="file to write, NAME.safetensors, NAME.onnx or NAME.cfg")
     p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
     p.add_argument("--float16", action="store_true", help="store weights in half precision: half the size, rounded")
     _add_overrides(p)

@@ -62,8 +62,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
 
 def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
-    """Save a model: as .safetensors in graphsr's own format, of which `load` gives the same model, bit for bit; as .cfg
-    with a .weights file beside it, for darknet.
+    """Save a model: as .safetensors in graphsr's own format, of which `load` gives the same model, bit for bit; as
+    .onnx with plain operators; as .cfg with a .weights file beside it, for darknet.
 
     With `dtype="float16"` weights are stored in half precision and widened when they are loaded (.safetensors only).
     Raises `ModelError` for another suffix, for weights beyond half precision's range, and for a network that the format

@@ -9,6 +9,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SPATIAL_FAMILIES = (
+    "conv",
+    "conv_nd",
+    "crop",
+    "expand",
+    "index",
+    "matmul",
+    "normalise",
+    "order",
+    "pool",
+    "pool_nd",
+    "rearrange",
+    "reduce",
+    "reduce_kinds",
+    "resize",
+    "shape",
+)
+"""The files of `graphsr.ops` whose ops read several elements for one: what the rules about sizes are tested on."""
+
 
 def data_path(relative: str) -> Path:
     """A real file (checkpoint, image, volume); skips the test where it is absent.

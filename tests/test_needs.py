@@ -11,24 +11,9 @@ from graphsr.op import OPS, Array
 from graphsr.ops import Concat
 from graphsr.testing import LAYERS, Case, tolerance
 
-FAMILIES = (
-    "conv",
-    "conv_nd",
-    "crop",
-    "expand",
-    "index",
-    "matmul",
-    "normalise",
-    "order",
-    "pool",
-    "pool_nd",
-    "rearrange",
-    "reduce",
-    "reduce_kinds",
-    "resize",
-    "shape",
-)
-NAMES = sorted(name for name, op in OPS.items() if op.__module__.rsplit(".", 1)[-1] in FAMILIES)
+from support import SPATIAL_FAMILIES
+
+NAMES = sorted(name for name, op in OPS.items() if op.__module__.rsplit(".", 1)[-1] in SPATIAL_FAMILIES)
 
 
 @pytest.mark.parametrize("name", NAMES)

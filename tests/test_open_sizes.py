@@ -13,28 +13,15 @@ from graphsr.op import OPS, Op
 from graphsr.ops import AvgPool2d, Concat, MaxPool2d, Reshape, Resize, Slice, SpaceToDepth
 from graphsr.testing import LAYERS, Case
 
+from support import SPATIAL_FAMILIES
+
 H, W = Dim.symbol("H"), Dim.symbol("W")
-FAMILIES = (
-    "conv",
-    "conv_nd",
-    "crop",
-    "expand",
-    "index",
-    "matmul",
-    "normalise",
-    "order",
-    "pool",
-    "pool_nd",
-    "rearrange",
-    "reduce",
-    "reduce_kinds",
-    "resize",
-    "shape",
-)
+
 NAMES = sorted(
     name
     for name, op in OPS.items()
-    if op.__module__.rsplit(".", 1)[-1] in FAMILIES and name != "expand"  # an open size is taken to differ from numbers
+    if op.__module__.rsplit(".", 1)[-1] in SPATIAL_FAMILIES
+    and name != "expand"  # an open size is taken to differ from numbers
 )
 
 

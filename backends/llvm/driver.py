@@ -16,8 +16,7 @@ import numpy as np
 
 from graphsr.op import Array
 
-LINE = 64
-"""Bytes; counters that different threads write lie on lines of their own."""
+from .memory import LINE
 
 HEADER = np.dtype(
     [
@@ -36,8 +35,10 @@ step, and one before them for the barrier), of the scratch of thread 0 and of th
 
 STEP = np.dtype([("kernel", "i8"), ("arguments", "i8"), ("units", "i8"), ("unused", "i8")])
 
-PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}
-DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": "declare void @llvm.aarch64.hint(i32)"}
+_PAUSE = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+}
 
 SPINS = 10_000
 """Pauses before a waiting thread yields: about half a millisecond, longer than threads usually wait for each other. A
@@ -159,10 +160,20 @@ ENTRY = "graphsr_run"
 
 def driver_text(triple: str) -> str:
     """The IR of the parallel region for the architecture of a target triple."""
-    machine = "aarch64" if triple.startswith(("aarch64", "arm64")) else "x86_64"
-    return _TEXT.format(pause=PAUSE[machine], declare_pause=DECLARE_PAUSE[machine], spins=SPINS)
+    declare, pause = pause_of(triple)
+    return _TEXT.format(pause=pause, declare_pause=declare, spins=SPINS)
+
+
+def architecture(triple: str) -> str:
+    """ "x86_64" or "aarch64"."""
+    return "aarch64" if triple.startswith(("aarch64", "arm64")) else "x86_64"
+
+
+def pause_of(triple: str) -> tuple[str, str]:
+    """The declaration and the call of the instruction that a spinning thread executes between two looks."""
+    return _PAUSE[architecture(triple)]
 
 
 def counters(steps: int) -> Array:
-    """Room for the barrier and one counter per step; zero before every run."""
+    """Room for the barrier and one counter per step, each on a line of its own; zero before every run."""
     return np.zeros(((steps + 1) * LINE // 8,), np.int64)

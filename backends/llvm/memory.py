@@ -61,8 +61,9 @@ class Results:
             memory = memory[-memory.ctypes.data % LINE :]
         else:
             spare, self._spare = self._spare, None
-            fits = spare is not None and nbytes <= spare.nbytes <= 2 * nbytes + PAGE
-            memory = np.asarray(_Lease(spare if fits and spare is not None else pages(nbytes), self))
+            if spare is None or not nbytes <= spare.nbytes <= 2 * nbytes + PAGE:
+                spare = pages(nbytes)
+            memory = np.asarray(_Lease(spare, self))
         return memory[:nbytes].view(dtype).reshape(shape)
 
     def give_back(self, memory: Array) -> None:

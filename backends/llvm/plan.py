@@ -19,10 +19,10 @@ from graphsr.op import Array
 from ..numpy_kernel import WeightCache
 from ..plan import pack
 from .kernel import Argument, Call, Kernel
+from .memory import LINE
 from .target import Target
 from .tensor import Blocked, Buffer, Measure, Zeros
 
-ALIGNMENT = 64
 LEAST_BLOCKED = 8
 """Channels from which an image is worth the blocked layout, of 16."""
 
@@ -286,9 +286,7 @@ class Planner:
                 if buffer not in outside:
                     life = lives.setdefault(buffer, _Life(buffer.nbytes, step, step))
                     life.last = step
-        scratch = max(
-            (-(-w.step.scratch // ALIGNMENT) * ALIGNMENT for w in self.works if isinstance(w.step, Call)), default=0
-        )
+        scratch = max((-(-w.step.scratch // LINE) * LINE for w in self.works if isinstance(w.step, Call)), default=0)
         everything = _Life(scratch * self.threads, 0, len(self.works))
         places = pack([everything, *lives.values()])
         offsets = {buffer: places[life] for buffer, life in lives.items()}

@@ -26,8 +26,10 @@ from functools import cache
 import numpy as np
 
 from graphsr.errors import BackendError
+from graphsr.forksafe import ForkSafeLock
 from graphsr.op import Array
 
+from .driver import architecture, pause_of
 from .jit import Code, compile_ir
 from .target import host
 
@@ -142,9 +144,6 @@ end:
 }}
 """
 
-_PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}
-_DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": "declare void @llvm.aarch64.hint(i32)"}
-
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 """The number of Linux' system call that sleeps while a word has a value, and wakes those who do."""
 
@@ -154,10 +153,10 @@ def team_text(triple: str) -> str:
 
     Where there is no futex, waiting looks at the word every 0.1 ms.
     """
-    machine = "aarch64" if triple.startswith(("aarch64", "arm64")) else "x86_64"
+    declare_pause, pause = pause_of(triple)
     if "linux" in triple:
         declare = "declare i64 @syscall(i64, ...)"
-        futex = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[machine]}, "
+        futex = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[architecture(triple)]}, "
         wait, wake = "i32 128", "i32 129"  # FUTEX_WAIT and FUTEX_WAKE within one process
         sleep_worker = f"{futex}ptr %team, {wait}, i32 %last, ptr null)"
         sleep_caller = f"{futex}ptr %p.done, {wait}, i32 %seen, ptr @slice)"
@@ -168,9 +167,9 @@ def team_text(triple: str) -> str:
         sleep_worker = sleep_caller = "call i32 @usleep(i32 100)"
         wake_workers = wake_caller = ""
     return _TEXT.format(
-        declares=f"{declare}\n{_DECLARE_PAUSE[machine]}",
+        declares=f"{declare}\n{declare_pause}",
         spins=SPINS,
-        pause=_PAUSE[machine],
+        pause=pause,
         sleep_worker=sleep_worker,
         sleep_caller=sleep_caller,
         wake_workers=wake_workers,
@@ -293,21 +292,19 @@ def _worker(native: _Native, words: Array, index: int, threads: int) -> threadin
 
 
 _teams: dict[int, Team] = {}
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 def team(threads: int) -> Team:
     """The team of that many threads, shared by the whole process."""
-    with _lock:
+    with _lock():
         if threads not in _teams:
             _teams[threads] = Team(threads)
         return _teams[threads]
 
 
 def _after_fork() -> None:
-    """A child has no other threads: the locks that they held, and the teams, begin anew."""
-    global _lock
-    _lock = threading.Lock()
+    """A child has no other threads: the teams begin anew."""
     for each in _teams.values():
         each.reset()
 

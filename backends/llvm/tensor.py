@@ -23,14 +23,12 @@ class Buffer:
     """A region of memory while it is planned."""
 
     type: TensorType
-    nbytes_of: int = 0
-    """Bytes, where they do not follow from the type."""
     start: int = 0
     """Of a buffer that is part of another one, the bytes before it."""
 
     @property
     def nbytes(self) -> int:
-        return self.nbytes_of or self.type.nbytes
+        return self.type.nbytes
 
     @property
     def origin(self) -> int:

@@ -12,25 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphsr.ir import TensorType
-from graphsr.op import Array, Op, expect_float, op
+from graphsr.op import Array, op
+from graphsr.ops.elementary import Elementary
 
 
-class Activation(Op):
-    """Base of the activations: same type out as in, gradient by `derivative`."""
+class Activation(Elementary):
+    """Base of the activations: what `Fused` takes as its last part."""
 
     __slots__ = ()
-
-    def infer(self, x: TensorType) -> TensorType:
-        expect_float(x)
-        return x
-
-    def derivative(self, x: Array, y: Array) -> Array:
-        """f'(x), given x and y = f(x)."""
-        raise NotImplementedError
-
-    def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
-        return (cotangent * self.derivative(inputs[0], output),)
 
 
 @op("linear")

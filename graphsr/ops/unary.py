@@ -12,25 +12,15 @@ from math import pi, sqrt
 import numpy as np
 
 from graphsr.ir import TensorType
-from graphsr.op import Array, Op, expect, expect_float, op
+from graphsr.op import Array, expect, op
+from graphsr.ops.elementary import Elementary
 from graphsr.ops.erf import erfc
 
 
-class Unary(Op):
-    """Base of the elementary functions: same type out as in, gradient by `derivative`."""
+class Unary(Elementary):
+    """Base of the elementary functions."""
 
     __slots__ = ()
-
-    def infer(self, x: TensorType) -> TensorType:
-        expect_float(x)
-        return x
-
-    def derivative(self, x: Array, y: Array) -> Array:
-        """f'(x), given x and y = f(x)."""
-        raise NotImplementedError
-
-    def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
-        return (cotangent * self.derivative(inputs[0], output),)
 
 
 class Signed(Unary):

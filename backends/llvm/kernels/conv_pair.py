@@ -67,8 +67,8 @@ class ConvPair(Kernel):
     @property
     def tiles(self) -> tuple[int, int]:
         """Most tiles of a step in the two convolutions, rounded up to register tiles."""
-        wide, thin = (self.columns + 1) * self.step, self.columns * self.step
-        return tuple(-(-count // r) * r for count, r in zip((wide, thin), self.rows, strict=True))  # type: ignore[return-value]
+        wide, thin = self.rows
+        return -(-(self.columns + 1) * self.step // wide) * wide, -(-self.columns * self.step // thin) * thin
 
     @property
     def v_point(self) -> int:

@@ -17,6 +17,7 @@ from ..kernel import Call, Kernel
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import LINE, pages
 from ..segment import segment
+from .register_tile import accumulators
 
 if TYPE_CHECKING:
     from ..library import Library
@@ -68,13 +69,13 @@ class CopyRate(Kernel):
 def measure(library: Library, threads: int) -> tuple[float, float]:
     """(floating-point operations, bytes read and written) per second of all threads together: the best of a few."""
     target = library.target
-    accumulators = 24 if target.vector_bits >= 512 else 6 if target.registers == 16 and target.vector_bits == 256 else 3
+    count = accumulators(target)
     factor = pages(LINE).view(np.float32)
     units = 4 * threads
-    fma = Call(FmaPeak(accumulators), {"y": factor}, units, accumulators * VECTOR_BYTES)
+    fma = Call(FmaPeak(count), {"y": factor}, units, count * VECTOR_BYTES)
     x, y = pages(COPIED), pages(COPIED)
     copy = Call(CopyRate(), {"x": x, "y": y, "bytes": COPIED // units}, units)
-    flops = 2.0 * LANES * accumulators * TURNS * units
+    flops = 2.0 * LANES * count * TURNS * units
     return flops / _best(fma, library, threads), 2 * COPIED / _best(copy, library, threads)
 
 

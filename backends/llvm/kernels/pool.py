@@ -28,7 +28,7 @@ from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Funct
 from ..memory import aligned
 from .folding import Folding
 from .layout import zero_halo
-from .row import band, bands_of, float_table, load_row, over_row, permute, store_row
+from .row import band, bands_of, float_table, load_row, over_row, permute, plane_address, row_bytes, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -86,22 +86,10 @@ class Pool(Kernel):
             self._cut_windows(k, row, rest)
             return
         with band(k, k.unit, k["out_height"], k["bands"], k["rows"]) as (plane, y):
-            source = self._plane(k, "x", plane, k["height"])
+            source = plane_address(k, self.blocked, "x", plane, k["height"])
             self._before(k, row)
             self._fold_rows(k, source, y, row + self.before[1] * self.pixel)
             self._columns(k, row, rest, plane, y)
-
-    def _plane(self, k: Function, name: str, plane: Value, height: Value) -> Value:
-        """The address of row 0 of a plane."""
-        if not self.blocked:
-            return k[name] + plane * height * self._row_bytes(k, name)
-        n, block = plane // k["planes"], plane % k["planes"]
-        return k[name] + n * height * k[f"{name}_row"] + block * k[f"{name}_block"]
-
-    def _row_bytes(self, k: Function, name: str) -> Value:
-        if self.blocked:
-            return k[f"{name}_row"]
-        return k["width" if name == "x" else "out_width"] * 4
 
     def _over(self, k: Function, count: Index, body: Callable[[Value, Value | None], None]) -> None:
         """body(byte in the row, mask) for all vectors of `count` pixels."""
@@ -124,7 +112,7 @@ class Pool(Kernel):
 
     def _fold_rows(self, k: Function, source: Value, y: Value, row: Value) -> None:
         """row = fold of the rows under the window of output row y that lie in the image."""
-        top, d, nbytes = y * self.stride[0] - self.before[0], self.dilation[0], self._row_bytes(k, "x")
+        top, d, nbytes = y * self.stride[0] - self.before[0], self.dilation[0], row_bytes(k, self.blocked, "x")
         first = (k.maximum(0 - top, 0) + (d - 1)) // d
         last = k.minimum((k.maximum(k["height"] - top, 0) + (d - 1)) // d, self.kernel[0])
 
@@ -143,7 +131,7 @@ class Pool(Kernel):
         kh, width = self.kernel[0], k["width"]
         ends, growing = rest + k["pitch"], rest + k["pitch"] * (kh + 2)
         plane, first = k.unit // k["bands"], k.unit % k["bands"] * kh
-        source, nbytes = self._plane(k, "x", plane, k["height"]), self._row_bytes(k, "x")
+        source, nbytes = plane_address(k, self.blocked, "x", plane, k["height"]), row_bytes(k, self.blocked, "x")
         self._fill(k, growing, width)
         self._fill(k, ends + k["pitch"] * kh, width)
         with k.loop(kh) as i:
@@ -176,7 +164,7 @@ class Pool(Kernel):
         """Fold a row, whose pixels follow the padding, along x, and write the output row."""
         self._behind(k, row)
         terms = self._windows(k, row, rest)
-        out = self._plane(k, "y", plane, k["out_height"]) + y * self._row_bytes(k, "y")
+        out = plane_address(k, self.blocked, "y", plane, k["out_height"]) + y * row_bytes(k, self.blocked, "y")
         step = self.stride[1]
         if step > 1 and not self.blocked:
             self._fold_into(k, k["reach"], terms, row)

@@ -25,7 +25,7 @@ from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I32, I64, IVECTOR, LANES, MASK, PTR, VECTOR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .layout import zero_halo
-from .row import over_row, store_row
+from .row import over_row, plane_address, row_bytes, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -56,8 +56,9 @@ class Interpolate(Kernel):
 
     def body(self, k: Function, target: Target) -> None:
         plane, part = k.unit // k["bands"], k.unit % k["bands"]
-        source, out = self._plane(k, "x", plane, k["height"]), self._plane(k, "y", plane, k["out_height"])
-        x_row, y_row = self._row_bytes(k, "x"), self._row_bytes(k, "y")
+        source = plane_address(k, self.blocked, "x", plane, k["height"])
+        out = plane_address(k, self.blocked, "y", plane, k["out_height"])
+        x_row, y_row = row_bytes(k, self.blocked, "x"), row_bytes(k, self.blocked, "y")
         first = part * k["band_rows"]
         span = k["spans"] + part * 16
         start = k.load(span, I64)
@@ -73,18 +74,6 @@ class Interpolate(Kernel):
                 self._columns(k, source + k.load(k["lines"] + y * 8, I64) * x_row, row, to_output=True)
             if self.blocked:
                 zero_halo(k, row, k["out_width"], k["y_left"], k["y_right"])
-
-    def _plane(self, k: Function, name: str, plane: Value, height: Value) -> Value:
-        """The address of row 0 of a plane."""
-        if not self.blocked:
-            return k[name] + plane * height * self._row_bytes(k, name)
-        n, block = plane // k["planes"], plane % k["planes"]
-        return k[name] + n * height * k[f"{name}_row"] + block * k[f"{name}_block"]
-
-    def _row_bytes(self, k: Function, name: str) -> Value:
-        if self.blocked:
-            return k[f"{name}_row"]
-        return k["width" if name == "x" else "out_width"] * 4
 
     def _over(self, k: Function, body: Callable[[Value, Value | None], None]) -> None:
         """body(pixel, mask) for all vectors of an output row."""

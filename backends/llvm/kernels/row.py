@@ -37,6 +37,21 @@ def over_row(k: Function, width: Index, body: Callable[[Value, Value | None], No
         body(whole, k.first_lanes(width - whole))
 
 
+def plane_address(k: Function, blocked: bool, name: str, plane: Value, height: Value) -> Value:
+    """The address of row 0 of a plane of `name`, "x" or "y": a channel, or a block of an image that has `planes`."""
+    if not blocked:
+        return k[name] + plane * height * row_bytes(k, blocked, name)
+    n, block = plane // k["planes"], plane % k["planes"]
+    return k[name] + n * height * k[f"{name}_row"] + block * k[f"{name}_block"]
+
+
+def row_bytes(k: Function, blocked: bool, name: str) -> Value:
+    """Bytes between two rows of such a plane."""
+    if blocked:
+        return k[f"{name}_row"]
+    return k["width" if name == "x" else "out_width"] * 4
+
+
 def load_row(k: Function, at: Value, mask: Value | None, type_: str = VECTOR) -> Value:
     """16 pixels of a planar row, zeros outside the mask. Any alignment."""
     if mask is None:
