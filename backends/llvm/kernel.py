@@ -44,7 +44,7 @@ class Kernel(ABC):
 
     def function(self, target: Target) -> Function:
         """The kernel's code for a target."""
-        k = Function(self.symbol, self.slots(), fma=target.has_fma)
+        k = Function(self.symbol, self.slots(), fma=target.has_fma, register=target.vector_bits // 32)
         self.body(k, target)
         return k
 

@@ -18,6 +18,16 @@ A loop that carries values in registers is a decorator; the name of the body the
 ...     return [carried[0] + k.load(k["x"] + i * VECTOR_BYTES)]
 >>> k.store(total[0], k["y"])
 
+Where a register holds fewer floats than a vector, LLVM splits vectors, and values that live at a time would need twice
+or four times the registers. Code that holds many of them is written for one register at a time:
+
+>>> k = Function("double", {"x": PTR}, register=4)
+>>> with k.pieces() as piece:
+...     x = k["x"] + piece
+...     k.store(k.load(x) * k.vector(2.0), x)
+>>> "fmul <4 x float>" in k.text()
+True
+
 Every kernel has the signature `void(ptr args, i64 unit, ptr scratch)`: `args` points to 8-byte slots (addresses,
 sizes, factors: what differs from call to call), `unit` says which piece of the work to do, and `scratch` is working
 memory of the calling thread. There are no IR passes behind this: what is written here is what runs.
@@ -124,13 +134,17 @@ def is_float(type_: str) -> bool:
 class Function:
     """One kernel: its slots by name and type (PTR, I64 or FLOAT), and the code written so far.
 
-    `fma` says whether the target has fused multiply-add; without it, products are rounded before the sum.
+    `fma` says whether the target has fused multiply-add; without it, products are rounded before the sum. `register`
+    is how many floats a register of the target holds.
     """
 
-    def __init__(self, name: str, slots: Mapping[str, str], *, fma: bool = True) -> None:
+    def __init__(self, name: str, slots: Mapping[str, str], *, fma: bool = True, register: int = LANES) -> None:
         self.name = name
         self.slots = tuple(slots)
         self.has_fma = fma
+        self.register = register
+        self.lanes_now = LANES
+        """Of the vectors that are written now: fewer inside `pieces`."""
         self._declares: dict[str, str] = {}
         self._lines: list[str] = ["entry:"]
         self._block = "entry"
@@ -154,9 +168,7 @@ class Function:
         """A constant; of a vector type, the same in every lane."""
         scalar = type_.removeprefix(f"<{LANES} x ").removesuffix(">")
         text = _hexadecimal(value, scalar) if is_float(scalar) else str(int(value))
-        if scalar != type_:
-            text = "<" + ", ".join([f"{scalar} {text}"] * LANES) + ">"
-        return Value(self, type_, text)
+        return Value(self, type_, text if scalar == type_ else f"splat ({scalar} {text})")
 
     def vector(self, value: float) -> Value:
         """The constant in every lane of a float vector."""
@@ -172,7 +184,8 @@ class Function:
         """A scalar in every lane."""
         type_ = f"<{LANES} x {scalar.type}>"
         first = self.emit(f"insertelement {type_} poison, {scalar.type} {scalar.text}, i32 0", type_)
-        return self.shuffle(first, first, [0] * LANES)
+        mask = f"<{LANES} x i32> zeroinitializer"
+        return self.emit(f"shufflevector {type_} {first.text}, {type_} {first.text}, {mask}", type_)
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lanes of a (0..15) and b (16..31), in this order."""
@@ -244,10 +257,11 @@ class Function:
 
     def call(self, name: str, result: str, *values: Value) -> Value:
         """A call of a function that is not in this module; it is declared by the way."""
-        self._declares[name] = f"declare {result} @{name}({', '.join(v.type for v in values)})"
+        declaration = self._in_pieces(f"declare {result} @{name}({', '.join(v.type for v in values)})")
+        self._declares[self._in_pieces(name)] = declaration
         arguments = ", ".join(f"{v.type} {v.text}" for v in values)
         if result == "void":
-            self._lines.append(f"  call void @{name}({arguments})")
+            self._write(f"  call void @{name}({arguments})")
             return Value(self, "void", "")
         return self.emit(f"call {result} @{name}({arguments})", result)
 
@@ -260,13 +274,13 @@ class Function:
 
     def load(self, pointer: Value, type_: str = VECTOR, align: int = 0) -> Value:
         """A value from memory; a vector is taken to be aligned to its size unless `align` (bytes) says less."""
-        return self.emit(f"load {type_}, ptr {pointer.text}, align {align or _alignment(type_)}", type_)
+        return self.emit(f"load {type_}, ptr {pointer.text}, align {align or self._alignment(type_)}", type_)
 
     def store(self, value: Value, pointer: Value, align: int = 0, *, nontemporal: bool = False) -> None:
         """Write a value. `nontemporal` goes past the caches: for whole lines that nobody reads soon."""
-        alignment = align or _alignment(value.type)
+        alignment = align or self._alignment(value.type)
         hint = ", !nontemporal !0" if nontemporal else ""
-        self._lines.append(f"  store {value.type} {value.text}, ptr {pointer.text}, align {alignment}{hint}")
+        self._write(f"  store {value.type} {value.text}, ptr {pointer.text}, align {alignment}{hint}")
 
     def load_some(self, pointer: Value, mask: Value) -> Value:
         """The lanes of the mask, zeros elsewhere; memory outside the mask is not touched. Any alignment."""
@@ -333,6 +347,21 @@ class Function:
         self._lines.append(f"  br label %{after}")
         self._begin(after)
 
+    @contextmanager
+    def pieces(self) -> Iterator[Index]:
+        """A loop over the registers that a vector takes; yields where in a vector a piece begins, in bytes.
+
+        Inside, vectors are as long as a register, so addresses of vectors need the bytes added, and `lanes`, `shuffle`,
+        `extract` and masks have no meaning. No loop where a register holds a vector, nor inside of another such loop.
+        """
+        if self.register == self.lanes_now:
+            yield 0
+            return
+        with self.loop(VECTOR_BYTES, step=4 * self.register) as piece:
+            self.lanes_now = self.register
+            yield piece
+            self.lanes_now = LANES
+
     def text(self) -> str:
         """The finished function. Intrinsics that it needs are in `declares`."""
         signature = f"define void @{self.name}(ptr %args, i64 %unit, ptr %scratch) #0 {{"
@@ -348,8 +377,22 @@ class Function:
         """Append an instruction that makes a value."""
         self._count += 1
         name = f"%v{self._count}"
-        self._lines.append(f"  {name} = {instruction}")
+        self._write(f"  {name} = {instruction}")
         return Value(self, type_, name)
+
+    def _write(self, line: str) -> None:
+        self._lines.append(self._in_pieces(line))
+
+    def _in_pieces(self, line: str) -> str:
+        """IR with vectors as long as they are now."""
+        if self.lanes_now == LANES:
+            return line
+        return line.replace(f"<{LANES} x ", f"<{self.lanes_now} x ").replace(f".v{LANES}", f".v{self.lanes_now}")
+
+    def _alignment(self, type_: str) -> int:
+        """Of vectors, and pieces of them, their size."""
+        sizes = {VECTOR: 4 * self.lanes_now, IVECTOR: 4 * self.lanes_now, I64: 8, PTR: 8, DOUBLE: 8, I1: 1, "i8": 1}
+        return sizes.get(type_, 4)
 
     def _open(self, start: Index, stop: Index, once: bool) -> str:
         """Enter a loop; its head is filled in by `_close`, when the last block and the new values are known."""
@@ -383,13 +426,13 @@ class Function:
         phis = [f"  {index.text} = phi i64 [ {_text(start)}, %{before} ], [ {following.text}, %{latch} ]"]
         for n, (old, value) in enumerate(zip(initial, new, strict=True)):
             phis.append(f"  %{head}.c{n} = phi {old.type} [ {old.text}, %{before} ], [ {value.text}, %{latch} ]")
-        self._lines[at:at] = phis
+        self._lines[at:at] = map(self._in_pieces, phis)
         self._begin(f"{head}.end")
         if once:
             return new
         final = []
         for n, (old, value) in enumerate(zip(initial, new, strict=True)):
-            self._lines.append(f"  %{head}.f{n} = phi {old.type} [ {old.text}, %{before} ], [ {value.text}, %{latch} ]")
+            self._write(f"  %{head}.f{n} = phi {old.type} [ {old.text}, %{before} ], [ {value.text}, %{latch} ]")
             final.append(Value(self, old.type, f"%{head}.f{n}"))
         return final
 
@@ -427,10 +470,6 @@ def module(functions: Sequence[Function], features: str = "") -> str:
 
 def _text(index: Index) -> str:
     return str(index) if isinstance(index, int) else index.text
-
-
-def _alignment(type_: str) -> int:
-    return {VECTOR: VECTOR_BYTES, IVECTOR: VECTOR_BYTES, I64: 8, PTR: 8, DOUBLE: 8, I1: 1, "i8": 1}.get(type_, 4)
 
 
 def _hexadecimal(value: float, type_: str) -> str:
