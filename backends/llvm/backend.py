@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -30,15 +31,17 @@ ACCURACY = {"default": ERROR[6], "high": ERROR[4]}
 """Largest rounding error that a choice admits, in deviations of a convolution's output: F(6, 3), or F(4, 3), which is
 as exact as a plain sum."""
 
-MEMORY = {"default": (2, 4, 6), "low": ()}
-"""Winograd tiles that a choice admits. F(m, 3) keeps (m + 2)² / 9 times the bytes of the weights, a plain sum once."""
+MEMORY = {"low": 0.0, "default": 3.0, "high": math.inf}
+"""How many times the bytes of the 3x3 weights their Winograd transforms may take between runs. F(6, 3) takes 7 times the
+bytes, F(4, 3) 4 times; what is not kept is transformed anew in every run."""
 
 
 class LlvmBackend(Backend):
     """Kernels generated as LLVM IR and compiled for the instruction set of this machine.
 
     `accuracy="high"` forbids F(6, 3): errors are those of a plain sum, at about 1.4 times the time.
-    `memory="low"` forbids every Winograd form: no memory but the weights once more, at 2.5 to 4 times the time.
+    `memory="high"` keeps all transformed weights between runs, `"low"` none, the default some: see `MEMORY`. What is
+    transformed in every run costs as much time as the products of some tens of tiles: nothing in a large image.
     """
 
     name = "llvm"
@@ -48,6 +51,7 @@ class LlvmBackend(Backend):
             if value not in known:
                 raise BackendError(f"{option}={value!r} is not one of {', '.join(known)}")
         self.options = (accuracy, memory)
+        self.keep = MEMORY[memory]
         self.target = host()
         self.weights = WeightCache()
         self.memory = Memory()
@@ -56,7 +60,6 @@ class LlvmBackend(Backend):
             partial(
                 choose_conv_algorithm,
                 max_error=ACCURACY[accuracy],
-                tiles=MEMORY[memory],
                 transform_cost=TRANSFORM_COST,
                 lanes=LANES,
             ),
@@ -72,5 +75,5 @@ class LlvmBackend(Backend):
         def execute(call: Call) -> None:
             run_once(call, kernels, threads)
 
-        planner = Planner(graph, self.target, threads, self.weights, execute)
+        planner = Planner(graph, self.target, threads, self.weights, execute, self.keep)
         return LlvmProgram(planner.plan(), kernels, self.memory, threads)

@@ -8,6 +8,7 @@ memory is packed: values, and the scratch of all threads, share one arena by the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -98,6 +99,8 @@ class Planner:
     weights: WeightCache
     execute: Callable[[Call], None]
     """Does a call now, for what is computed once per network."""
+    keep: float = math.inf
+    """How many times the bytes of the weights their transforms may take between runs."""
     works: list[Work] = field(default_factory=list)
     _planar: dict[Node, Buffer] = field(default_factory=dict)
     _blocked: dict[Node, Blocked] = field(default_factory=dict)
@@ -106,6 +109,9 @@ class Planner:
     zeros: Zeros = field(default_factory=lambda: Zeros(TensorType("uint8", (0,))))
 
     def __post_init__(self) -> None:
+        from .kernels.winograd_weights import choose_kept
+
+        self.kept = choose_kept(self.graph, self.keep)
         self.uses = self.graph.uses()
         self._left: dict[Node, tuple[object, Callable[[], None]]] = {}
         self._users: dict[Node, list[Node]] = {}

@@ -25,6 +25,7 @@ from graphsr.op import Array
 
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..tensor import Buffer
 from .epilogue import Epilogue
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
 from .winograd_weights import transform_weights
@@ -186,14 +187,15 @@ class _Body:
             self._store_sums(total, self.areas["m"] + group * (r * kernel.tile_bytes) + xi * line)
         with k.loop(count) as g, k.loop(self.columns + 1) as s, k.loop(kernel.vectors) as vector:
             source = self.areas["m"] + (g * (self.columns + 1) + s) * kernel.tile_bytes + vector * VECTOR_BYTES
-            transform_columns(k, m, source, line, self.areas["temporary"])
-            channels = kernel.epilogues[0].begin(k, panel * kernel.vectors + vector, suffix="0")
-            out = self.areas["wide"] + vector * kernel.wide_row + s * (m * VECTOR_BYTES)
             row_bytes = kernel.vectors * kernel.wide_row
-            out = out + (g * m + 2) * row_bytes
-            with k.loop(m) as i:
-                for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
-                    k.store(channels.apply(k, value), out + i * row_bytes + j * VECTOR_BYTES)
+            out = self.areas["wide"] + vector * kernel.wide_row + s * (m * VECTOR_BYTES) + (g * m + 2) * row_bytes
+            with k.pieces() as piece:
+                transform_columns(k, m, source + piece, line, self.areas["temporary"])
+                channels = kernel.epilogues[0].begin(k, panel * kernel.vectors + vector, "0", piece)
+                with k.loop(m) as i:
+                    row = out + i * row_bytes + piece
+                    for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
+                        k.store(channels.apply(k, value), row + j * VECTOR_BYTES)
             self._clear_outside(out, (first + g) * m + 1, (self.tx + s) * m - 1, row_bytes)
 
     def _clear_outside(self, tile: Value, top: Value, left: Value, row_bytes: int) -> None:
@@ -254,22 +256,24 @@ class _Body:
         k, kernel, m = self.k, self.kernel, self.kernel.m
         with k.loop(kernel.co_panels) as p, k.loop(count) as g, k.loop(self.columns) as s, k.loop(kernel.vectors) as v:
             tile = (p * kernel.tiles[1] + g * self.columns + s) * kernel.tile_bytes
-            transform_columns(k, m, self.areas["n"] + tile + v * VECTOR_BYTES, kernel.line, self.areas["temporary"])
             block = p * kernel.vectors + v
-            channels = kernel.epilogues[1].begin(k, block, suffix="1")
             top, left = (first + g) * m, (self.tx + s) * m
             at_row = self.image * k["height"] + top
             out = k["y"] + at_row * k["y_row"] + block * k["y_block"] + left * VECTOR_BYTES
             residual = None
             if kernel.epilogues[1].residual:
                 residual = k["r"] + at_row * k["r_row"] + block * k["r_block"] + left * VECTOR_BYTES
-            with k.loop(k.minimum(k["height"] - top, m)) as i:
-                row = out + i * k["y_row"]
-                r = residual + i * k["r_row"] if residual is not None else None
-                for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
-                    y = channels.apply(k, value, r + j * VECTOR_BYTES if r is not None else None)
-                    k.store(y, row + j * VECTOR_BYTES)
-                self._halo(row, left)
+            with k.pieces() as piece:
+                source = self.areas["n"] + tile + v * VECTOR_BYTES + piece
+                transform_columns(k, m, source, kernel.line, self.areas["temporary"])
+                channels = kernel.epilogues[1].begin(k, block, "1", piece)
+                with k.loop(k.minimum(k["height"] - top, m)) as i:
+                    row = out + i * k["y_row"] + piece
+                    r = residual + i * k["r_row"] + piece if residual is not None else None
+                    for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
+                        y = channels.apply(k, value, r + j * VECTOR_BYTES if r is not None else None)
+                        k.store(y, row + j * VECTOR_BYTES)
+                    self._halo(row, left)
 
     def _halo(self, row: Value, left: Value) -> None:
         """Zeros left of the first tile of a row, and right of the image, over what the last tile wrote there."""
@@ -315,8 +319,8 @@ def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -
         **y.arguments("y"),
         **(residual.arguments("r") if residual else {}),
         **{f"{name}{i}": value for i, values in enumerate(epilogues) for name, value in values.items()},
-        "u0": plan.weight(first.weight, f"pair widen {m} {vectors}", lambda _: _pack_widen(plan, first, kernel)),
-        "u1": plan.weight(second.weight, f"pair narrow {m} {vectors}", lambda _: _pack_narrow(plan, second, kernel)),
+        "u0": _pack_widen(plan, first, kernel),
+        "u1": _pack_narrow(plan, second, kernel),
         "units": units,
         "zeros": plan.zero_row(x),
         "height": height,
@@ -326,15 +330,15 @@ def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -
     plan.call(first.node, kernel, arguments, len(units), label=label, covers=(second.node,))
 
 
-def _pack_widen(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array:
+def _pack_widen(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | Buffer:
     """U₁[panel][ξ][Ci][16·vectors]"""
     panel, block = np.meshgrid(np.arange(kernel.wide_panels), np.arange(kernel.ci_blocks), indexing="ij")
     point = kernel.ci_blocks * LANES * kernel.line
     places = panel * (kernel.points * point) + block * (LANES * kernel.line)
-    return transform_weights(plan, conv.weight, conv.order, kernel.m, kernel.vectors, places, point)
+    return transform_weights(plan, conv, f"pair widen {kernel.m} {kernel.vectors}", kernel.m, kernel.vectors, places, point)
 
 
-def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array:
+def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | Buffer:
     """U₂[panel of wide channels][ξ][panel of output channels][channel of the panel][16·vectors]"""
     blocks = kernel.wide_panels * kernel.vectors
     panel, block = np.meshgrid(np.arange(kernel.co_panels), np.arange(blocks), indexing="ij")
@@ -342,4 +346,4 @@ def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array:
     one = kernel.vectors * LANES * kernel.line
     point = kernel.co_panels * one
     places = wide * (kernel.points * point) + panel * one + within * (LANES * kernel.line)
-    return transform_weights(plan, conv.weight, conv.order, kernel.m, kernel.vectors, places, point)
+    return transform_weights(plan, conv, f"pair narrow {kernel.m} {kernel.vectors}", kernel.m, kernel.vectors, places, point)

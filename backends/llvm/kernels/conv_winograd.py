@@ -24,6 +24,7 @@ from graphsr.op import Array
 
 from ..kernel import Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..tensor import Buffer
 from .epilogue import Epilogue
 from .register_tile import register_tile_of
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
@@ -165,23 +166,23 @@ class ConvWinograd(Kernel):
         self, k: Function, table: Value, m: Value, temporary: Value, panel: Index, p: Value, t: Value, vector: Value
     ) -> None:
         """Y of one tile and one block of channels, to the image."""
-        entry = table + t * (8 * TILE_RECORD)
+        entry, block = table + t * (8 * TILE_RECORD), panel * self.vectors + vector
         source = m + p * self.m_panel + t * self.m_tile + vector * VECTOR_BYTES
-        transform_columns(k, self.m, source, self.vectors * VECTOR_BYTES, temporary)
-        block = panel * self.vectors + vector
-        channels = self.epilogue.begin(k, block)
-        out, step = self._output(k, entry, block)
-        residual = k.load(entry + 8 * RESIDUAL, PTR) + block * k["r_block"] if self.epilogue.residual else None
-        with k.loop(k.load(entry + 8 * ROWS, I64)) as i:
-            row = out + i * k["y_row"] * self.shuffle
-            r = residual + i * k["r_row"] if residual is not None else None
-            for j, y in enumerate(transform_row(k, self.m, temporary, i)):
-                y = channels.apply(k, y, r + j * VECTOR_BYTES if r is not None else None)
-                k.store(y, row + j * step)
-                k.prefetch(row + (j + self.m) * step, write=True)
-                if r is not None:
-                    k.prefetch(r + (j + self.m) * VECTOR_BYTES)
-            self._write_halo(k, entry, row, block, step)
+        with k.pieces() as piece:
+            transform_columns(k, self.m, source + piece, self.vectors * VECTOR_BYTES, temporary)
+            channels = self.epilogue.begin(k, block, piece=piece)
+            out, step = self._output(k, entry, block)
+            residual = k.load(entry + 8 * RESIDUAL, PTR) + block * k["r_block"] if self.epilogue.residual else None
+            with k.loop(k.load(entry + 8 * ROWS, I64)) as i:
+                row = out + i * k["y_row"] * self.shuffle + piece
+                r = residual + i * k["r_row"] + piece if residual is not None else None
+                for j, y in enumerate(transform_row(k, self.m, temporary, i)):
+                    y = channels.apply(k, y, r + j * VECTOR_BYTES if r is not None else None)
+                    k.store(y, row + j * step)
+                    k.prefetch(row + (j + self.m) * step, write=True)
+                    if r is not None:
+                        k.prefetch(r + (j + self.m) * VECTOR_BYTES)
+                self._write_halo(k, entry, row, block, step)
 
     def _output(self, k: Function, entry: Value, block: Value) -> tuple[Value, int]:
         """Address of the first pixel of a tile in a block of channels, and the bytes between two of its pixels."""
@@ -224,11 +225,7 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         **x.arguments("x"),
         **y.arguments("y"),
         **(residual.arguments("r") if residual else {}),
-        "u": plan.weight(
-            conv.weight,
-            conv.form(f"winograd {m} {kernel.vectors} {kernel.chunk}"),
-            lambda w: pack(plan, w, conv.order, kernel),
-        ),
+        "u": pack(plan, conv, kernel),
         "units": units,
         "zeros": plan.zero_row(x),
         **conv.epilogue_arguments(plan),
@@ -267,10 +264,11 @@ def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
     return np.stack([starts, np.minimum(sizes, total - starts)], axis=1).astype(np.int64)
 
 
-def pack(plan: Planner, weight: Array, order: Array, kernel: ConvWinograd) -> Array:
+def pack(plan: Planner, conv: Convolution, kernel: ConvWinograd) -> Array | Buffer:
     """U[chunk][ξ][panel][Ci][16·vectors], in the order in which it is read."""
     panel, block = np.meshgrid(np.arange(kernel.panels), np.arange(kernel.ci_blocks), indexing="ij")
     chunk, within = panel // kernel.chunk, panel % kernel.chunk
     point = kernel.chunk * kernel.u_panel
     places = chunk * (kernel.alpha**2 * point) + within * kernel.u_panel + block * (kernel.u_panel // kernel.ci_blocks)
-    return transform_weights(plan, weight, order, kernel.m, kernel.vectors, places, point)
+    form = conv.form(f"winograd {kernel.m} {kernel.vectors} {kernel.chunk}")
+    return transform_weights(plan, conv, form, kernel.m, kernel.vectors, places, point)
