@@ -38,9 +38,10 @@ class Epilogue:
             slots["lanes"] = PTR
         return slots
 
-    def begin(self, k: Function, block: Index, suffix: str = "") -> Channels:
-        """Load what depends on the block of output channels only; `suffix` is that of the names of the slots."""
-        at = block * VECTOR_BYTES
+    def begin(self, k: Function, block: Index, suffix: str = "", piece: Index = 0) -> Channels:
+        """Load what depends on the block of output channels only; `suffix` is that of the names of the slots, `piece`
+        what `Function.pieces` yields."""
+        at = block * VECTOR_BYTES + piece
         return Channels(
             self,
             bias=k.load(k["bias" + suffix] + at) if self.bias else None,

@@ -24,13 +24,15 @@ def transform_input(
     """V = Bᵀ d B of one tile and block. `rows`: addresses of the α rows of d; V[ξ] goes to `place` + ξ·`point`."""
     a, (_, _, BT) = m + 2, matrices(m)
     with k.loop(a) as j:
-        d = [k.load(row + j * VECTOR_BYTES) for row in rows]
         for row in rows[2:] if ahead else ():  # the first two were read with the tiles above
             k.prefetch(row + (j + AHEAD * m) * VECTOR_BYTES)
-        for n, value in enumerate(apply_matrix(k, BT, d)):
-            k.store(value, temporary + j * VECTOR_BYTES + n * (a * VECTOR_BYTES))
-    with k.loop(a) as i:
-        source, target = temporary + i * (a * VECTOR_BYTES), place + i * (a * point)
+        with k.pieces() as piece:
+            at = j * VECTOR_BYTES + piece
+            d = [k.load(row + at) for row in rows]
+            for n, value in enumerate(apply_matrix(k, BT, d)):
+                k.store(value, temporary + at + n * (a * VECTOR_BYTES))
+    with k.loop(a) as i, k.pieces() as piece:
+        source, target = temporary + i * (a * VECTOR_BYTES) + piece, place + i * (a * point) + piece
         d = [k.load(source + n * VECTOR_BYTES) for n in range(a)]
         for n, value in enumerate(apply_matrix(k, BT, d)):
             k.store(value, target + n * point)
