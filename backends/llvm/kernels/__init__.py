@@ -29,6 +29,7 @@ LOWER: dict[str, str] = {
     **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "global_avg_pool", "global_max_pool"), "reduce"),
     "softmax": "softmax",
     "dense": "dense",
+    "matmul": "matmul",
     "batch_norm_train": "batch_norm",
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad"), "shape"),
     "conv_transpose2d": "conv_transpose",
