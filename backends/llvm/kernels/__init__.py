@@ -31,6 +31,7 @@ LOWER: dict[str, str] = {
     "dense": "dense",
     "matmul": "matmul",
     "batch_norm_train": "batch_norm",
+    **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad"), "shape"),
     "conv_transpose2d": "conv_transpose",
 }

@@ -1,0 +1,101 @@
+"""Normalisation by the statistics of the input in the llvm backend, beside the reference and PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import Array, Op
+from graphsr.ops import GroupNorm, InstanceNorm, L1Norm, L2Norm, LayerNorm, RmsNorm
+from graphsr.testing import LAYERS
+from graphsr.testing.check import layer_graph
+from graphsr.testing.wide import repeated
+
+pytest.importorskip("llvmlite")
+
+from llvm_layers import BACKEND, SIZES, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
+
+SHAPES = st.tuples(st.integers(1, 3), st.sampled_from([1, 4, 16, 36]), st.sampled_from(SIZES), st.sampled_from(SIZES))
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm", "instance_norm"])
+@several
+@given(st.data())
+def test_every_strategy(name: str, data: st.DataObject) -> None:
+    assert_has_kernel(layer_graph(data.draw(LAYERS[name]()), constant=False))
+
+
+@several
+@given(st.data(), SHAPES, st.integers(0, 3), st.booleans())
+def test_last_axes(data: st.DataObject, shape: tuple[int, ...], axis: int, centred: bool) -> None:
+    parameters = tuple(data.draw(repeated(shape[axis:])) for _ in range(data.draw(st.integers(1, 2)) if centred else 1))
+    op: Op = LayerNorm(axis, 0.25) if centred else RmsNorm(axis - 4, 0.25)
+    case = layer_case(data.draw, op, shape, constants=parameters)
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case))
+
+
+@several
+@given(st.data(), SHAPES, st.sampled_from([GroupNorm(1, 0.25), GroupNorm(4, 0.25), InstanceNorm(0.25)]))
+def test_groups_of_channels(data: st.DataObject, shape: tuple[int, ...], op: Op) -> None:
+    channels = 4 * shape[1]
+    parameters = tuple(data.draw(repeated((channels,))) for _ in range(2))
+    case = layer_case(data.draw, op, (shape[0], channels, *shape[2:]), constants=parameters)
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case))
+
+
+@several
+@given(st.data(), SHAPES, st.sampled_from([L1Norm, L2Norm]), st.sampled_from([(1,), (-1,), (2, 3), (0,), (1, 2, 3)]))
+def test_norms(data: st.DataObject, shape: tuple[int, ...], kind: type[L1Norm | L2Norm], axes: tuple[int, ...]) -> None:
+    case = layer_case(data.draw, kind(axes, 0.25), shape)
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case))
+
+
+def test_rows_of_zeros_stay_zeros() -> None:
+    x = np.zeros((2, 3, 17), np.float32)
+    for op in (L1Norm((2,)), L2Norm((1,))):
+        node = Node.input("x", TensorType("float32", x.shape))
+        graph = Graph((node,), {"y": Node(op, (node,), "norm")})
+        np.testing.assert_array_equal(BACKEND.compile(graph)({"x": x})["y"], x)
+
+
+def test_large_mean_does_not_cancel() -> None:
+    """x = 1000 + noise: the variance of float32 sums of squares would be lost, that of differences is not."""
+    noise = np.random.default_rng(0).standard_normal((4, 900), np.float32)
+    x, one = np.float32(1000) + noise, np.ones(900, np.float32)
+    node = Node.input("x", TensorType("float32", x.shape))
+    graph = Graph((node,), {"y": Node(LayerNorm(-1, 0.0), (node, Node.const(one), Node.const(0 * one)), "norm")})
+    want = LayerNorm(-1, 0.0).forward(x.astype(np.float64), one.astype(np.float64))
+    np.testing.assert_allclose(BACKEND.compile(graph)({"x": x})["y"], want, atol=1000 * 4 * np.finfo(np.float32).eps)
+
+
+def run(op: Op, *inputs: Array) -> Array:
+    nodes = [Node.input(f"x{i}", TensorType("float32", x.shape)) for i, x in enumerate(inputs)]
+    graph = Graph(tuple(nodes), {"y": Node(op, tuple(nodes), "norm")})
+    return BACKEND.compile(graph)({node.name: x for node, x in zip(nodes, inputs, strict=True)})["y"]
+
+
+def test_against_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(1)
+    x = generator.standard_normal((2, 12, 9, 11), np.float32)
+    scale, bias = (generator.standard_normal((12,), np.float32) for _ in range(2))
+    tail = generator.standard_normal((11,), np.float32)
+    functional, tensor = torch.nn.functional, torch.from_numpy
+    pairs = (
+        (run(GroupNorm(3), x, scale, bias), functional.group_norm(tensor(x), 3, tensor(scale), tensor(bias))),
+        (
+            run(InstanceNorm(), x, scale, bias),
+            functional.instance_norm(tensor(x), None, None, tensor(scale), tensor(bias)),
+        ),
+        (run(LayerNorm(), x, tail, tail), functional.layer_norm(tensor(x), (11,), tensor(tail), tensor(tail))),
+        (run(RmsNorm(), x, tail), functional.rms_norm(tensor(x), (11,), tensor(tail), 1e-5)),
+        (run(L2Norm((1,)), x), functional.normalize(tensor(x), dim=1)),
+    )
+    for got, want in pairs:
+        np.testing.assert_allclose(got, want.numpy(), rtol=0, atol=36 * 9 * float(np.finfo(np.float32).eps))
