@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Op
-from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceMax, ReduceMean, ReduceSum
+from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceL2, ReduceMax, ReduceMean, ReduceMin, ReduceSum
+from graphsr.ops.reduce import Reduction
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
 from graphsr.testing.graphs import GraphCase
@@ -18,9 +19,10 @@ pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, layer_case, several, with_nans
 
-from graphsr.backends.llvm.kernels.reduce import CHUNK
+from graphsr.backends.llvm.kernels.reduce import CHUNK, FORMULAS
 
-KINDS = (ReduceSum, ReduceMean, ReduceMax)
+KINDS = [kind for kind in FORMULAS if issubclass(kind, Reduction)]
+NAMES = [kind.name for kind in FORMULAS]
 
 
 @st.composite
@@ -30,7 +32,7 @@ def reductions(draw: st.DrawFn) -> GraphCase:
     return layer_case(draw, draw(st.sampled_from(KINDS))(tuple(axes), draw(st.booleans())), shape)
 
 
-@pytest.mark.parametrize("name", ["reduce_sum", "reduce_mean", "reduce_max", "global_avg_pool", "global_max_pool"])
+@pytest.mark.parametrize("name", NAMES)
 @several
 @given(st.data())
 def test_every_strategy(name: str, data: st.DataObject) -> None:
@@ -47,7 +49,19 @@ def test_any_axes(case: GraphCase) -> None:
 
 
 @several
-@given(st.data(), st.sampled_from([GlobalAvgPool(), GlobalMaxPool(), ReduceMax((2, 3)), ReduceSum((2, 3), False)]))
+@given(
+    st.data(),
+    st.sampled_from(
+        [
+            GlobalAvgPool(),
+            GlobalMaxPool(),
+            ReduceMax((2, 3)),
+            ReduceSum((2, 3), False),
+            ReduceL2((2, 3)),
+            ReduceMin((2, 3)),
+        ]
+    ),
+)
 def test_in_blocks(data: st.DataObject, op: Op) -> None:
     channels = data.draw(st.sampled_from([c for c in CHANNELS if c >= 8]))
     shape = (

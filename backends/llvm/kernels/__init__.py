@@ -14,6 +14,7 @@ from graphsr.ir import Node
 from graphsr.ops import Fused
 
 from .elementwise_ops import FORMULAS
+from .reduce import FORMULAS as REDUCTIONS
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -26,7 +27,7 @@ LOWER: dict[str, str] = {
     "max_pool2d": "pool",
     "avg_pool2d": "pool",
     "resize": "resize",
-    **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "global_avg_pool", "global_max_pool"), "reduce"),
+    **{kind.name: "reduce" for kind in REDUCTIONS},
     "softmax": "softmax",
     "dense": "dense",
     "matmul": "matmul",

@@ -1,7 +1,8 @@
-"""Sums and maxima on vectors, as pooling and reductions fold them.
+"""Sums, products and extrema on vectors, as pooling and reductions fold them.
 
 A maximum must keep NaN, which no machine's float maximum does in one instruction. So floats become integers in the same
-order, with NaN as the greatest: their maximum is one instruction, and the way back is two.
+order, with NaN as the greatest: their maximum is one instruction, and the way back is two. A minimum is minus the
+maximum of what is negated.
 """
 
 from __future__ import annotations
@@ -17,34 +18,45 @@ LEAST_KEY = -2139095041
 
 @dataclass(frozen=True)
 class Folding:
-    """How values are folded: "sum" or "max"."""
+    """How values are folded: "sum", "prod", "max" or "min"."""
 
     kind: str
 
     @property
+    def by_keys(self) -> bool:
+        """Whether integers are folded in the place of floats."""
+        return self.kind in ("max", "min")
+
+    @property
     def type(self) -> str:
         """Of a vector that is being folded."""
-        return IVECTOR if self.kind == "max" else VECTOR
+        return IVECTOR if self.by_keys else VECTOR
 
     def neutral(self, k: Function) -> Value:
-        """What changes nothing: 0, or the key of −∞."""
-        return k.literal(LEAST_KEY, IVECTOR) if self.kind == "max" else k.vector(0.0)
+        """What changes nothing: 0 or 1, or the key of −∞."""
+        return k.literal(LEAST_KEY, IVECTOR) if self.by_keys else k.vector(float(self.kind == "prod"))
 
     def enter(self, k: Function, x: Value) -> Value:
         """A vector of floats in the form that is folded."""
-        if self.kind == "sum":
+        if not self.by_keys:
             return x
+        x = -x if self.kind == "min" else x
         is_nan = k.compare("uno", x, x)
         bits = k.select(is_nan, k.literal(NAN_BITS, IVECTOR), k.bitcast(x, IVECTOR))
         return _turn(k, bits)
 
     def leave(self, k: Function, value: Value) -> Value:
         """The float vector of a folded one."""
-        return value if self.kind == "sum" else k.bitcast(_turn(k, value), VECTOR)
+        if not self.by_keys:
+            return value
+        x = k.bitcast(_turn(k, value), VECTOR)
+        return -x if self.kind == "min" else x
 
     def join(self, k: Function, a: Value, b: Value) -> Value:
         """Two vectors into one, lane by lane."""
-        return a + b if self.kind == "sum" else k.intrinsic("smax", a, b)
+        if self.by_keys:
+            return k.intrinsic("smax", a, b)
+        return a + b if self.kind == "sum" else a * b
 
     def across(self, k: Function, value: Value) -> Value:
         """The fold of all lanes, in every lane: halves are folded, so the order does not depend on the machine."""

@@ -1,10 +1,11 @@
-"""reduce_sum, reduce_mean, reduce_max over any axes, and the global pools.
+"""reduce_sum, _mean, _max, _min, _prod, _l1, _l2, _sum_square, _log_sum over any axes, and the global pools.
 
 inner axis reduced:  for each output of the unit: for the other reduced axes: 4 vectors of the run at a time;
                      then all lanes into one
 inner axis kept:     for 64 outputs of the unit, side by side: for the reduced axes: one vector each
 blocked:             for each block of 16 channels: for rows, for pixels: one vector each
 
+What is folded are the elements, or their absolute values or squares; the result may be a mean, a root or a logarithm.
 Sums are of sums of `CHUNK` vectors, so their error grows with the square root of the length at worst, not with it.
 """
 
@@ -16,12 +17,26 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from graphsr.ir import Node
-from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceMax, ReduceMean, ReduceSum
-from graphsr.ops.reduce import normal_axes
+from graphsr.op import Op
+from graphsr.ops import (
+    GlobalAvgPool,
+    GlobalMaxPool,
+    ReduceL1,
+    ReduceL2,
+    ReduceLogSum,
+    ReduceMax,
+    ReduceMean,
+    ReduceMin,
+    ReduceProd,
+    ReduceSum,
+    ReduceSumSquare,
+)
+from graphsr.ops.reduce import Reduction, normal_axes
 
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from .folding import Folding
+from .math import log_
 from .move import contiguous
 from .row import BAND_BYTES, load_row, over_row, store_row
 
@@ -39,11 +54,68 @@ Body = Callable[[Value], list[Value]]
 
 
 @dataclass(frozen=True)
+class Formula:
+    """A reduction: `after` of the fold of `before` of every element."""
+
+    kind: str
+    """Of the `Folding`."""
+    before: str = ""
+    """"abs", "square" or nothing."""
+    after: str = ""
+    """"mean", "root", "log" or nothing."""
+
+    @property
+    def folding(self) -> Folding:
+        return Folding(self.kind)
+
+    @property
+    def leaves_one(self) -> bool:
+        """Whether the reduction of one element is that element."""
+        return not self.before and self.after in ("", "mean")
+
+    def of_element(self, k: Function, x: Value) -> Value:
+        """What is folded in the place of an element."""
+        if not self.before:
+            return x
+        return k.intrinsic("fabs", x) if self.before == "abs" else x * x
+
+    def enter(self, k: Function, x: Value) -> Value:
+        """The same, in the form that is folded."""
+        return self.folding.enter(k, self.of_element(k, x))
+
+    def leave(self, k: Function, total: Value) -> Value:
+        """The result of a fold."""
+        value = self.folding.leave(k, total)
+        match self.after:
+            case "mean":
+                return value / k.splat(k["divisor"])
+            case "root":
+                return k.intrinsic("sqrt", value)
+            case "log":
+                return log_(k, value)
+        return value
+
+
+FORMULAS: dict[type[Op], Formula] = {
+    GlobalAvgPool: Formula("sum", after="mean"),
+    GlobalMaxPool: Formula("max"),
+    ReduceL1: Formula("sum", "abs"),
+    ReduceL2: Formula("sum", "square", "root"),
+    ReduceLogSum: Formula("sum", after="log"),
+    ReduceMax: Formula("max"),
+    ReduceMean: Formula("sum", after="mean"),
+    ReduceMin: Formula("min"),
+    ReduceProd: Formula("prod"),
+    ReduceSum: Formula("sum"),
+    ReduceSumSquare: Formula("sum", "square"),
+}
+
+
+@dataclass(frozen=True)
 class Reduce(Kernel):
     """Unit: so many outputs, or a piece of a row of outputs. See above."""
 
-    folding: Folding
-    mean: bool
+    formula: Formula
     kept: int
     """Axes that are kept, but for the inner one."""
     reduced: int
@@ -81,23 +153,20 @@ class Reduce(Kernel):
 
     def _one(self, k: Function, output: Value) -> None:
         def run(at: Value) -> list[Value]:
-            return [fold_run(k, self.folding, at, k["inner"])]
+            return [fold_run(k, self.formula.folding, at, k["inner"], lambda x: self.formula.of_element(k, x))]
 
         (total,) = self._over_axes(k, self._place(k, output), 1, run)
-        k.store(k.extract(self._finish(k, self.folding.across(k, total)), 0), k["y"] + output * 4)
+        total = self.formula.folding.across(k, total)
+        k.store(k.extract(self.formula.leave(k, total), 0), k["y"] + output * 4)
 
     def _side_by_side(self, k: Function, x: Value, y: Value, masks: Sequence[Value | None]) -> None:
         def vectors(at: Value) -> list[Value]:
             given = [load_row(k, at + i * VECTOR_BYTES, mask) for i, mask in enumerate(masks)]
-            return [self.folding.enter(k, value) for value in given]
+            return [self.formula.enter(k, value) for value in given]
 
         totals = self._over_axes(k, x, len(masks), vectors)
         for i, (total, mask) in enumerate(zip(totals, masks, strict=True)):
-            store_row(k, self._finish(k, total), y + i * VECTOR_BYTES, mask)
-
-    def _finish(self, k: Function, total: Value) -> Value:
-        value = self.folding.leave(k, total)
-        return value / k.splat(k["divisor"]) if self.mean else value
+            store_row(k, self.formula.leave(k, total), y + i * VECTOR_BYTES, mask)
 
     def _over_axes(self, k: Function, at: Value, width: int, body: Body, axis: int = 0) -> list[Value]:
         """The folds of `body` over the reduced axes from `axis` on."""
@@ -106,7 +175,7 @@ class Reduce(Kernel):
         step = k[f"reduced{axis}_step"]
         return in_chunks(
             k,
-            self.folding,
+            self.formula.folding,
             k[f"reduced{axis}"],
             width,
             lambda i: self._over_axes(k, at + i * step, width, body, axis + 1),
@@ -157,8 +226,7 @@ def fold_run(
 class ReduceBlocked(Kernel):
     """Over height and width of a blocked image, to a planar [N, C]. Unit: a block of channels of an image."""
 
-    folding: Folding
-    mean: bool
+    formula: Formula
 
     def slots(self) -> Mapping[str, str]:
         sizes = ("channels", "blocks", "height", "width")
@@ -170,13 +238,11 @@ class ReduceBlocked(Kernel):
 
         def row(y: Value) -> list[Value]:
             def pixel(x: Value) -> list[Value]:
-                return [self.folding.enter(k, k.load(image + y * k["x_row"] + x * VECTOR_BYTES))]
+                return [self.formula.enter(k, k.load(image + y * k["x_row"] + x * VECTOR_BYTES))]
 
-            return in_chunks(k, self.folding, k["width"], 1, pixel)
+            return in_chunks(k, self.formula.folding, k["width"], 1, pixel)
 
-        value = self.folding.leave(k, in_chunks(k, self.folding, k["height"], 1, row)[0])
-        if self.mean:
-            value = value / k.splat(k["divisor"])
+        value = self.formula.leave(k, in_chunks(k, self.formula.folding, k["height"], 1, row)[0])
         channel = block * LANES
         k.store_some(value, k["y"] + (n * k["channels"] + channel) * 4, k.first_lanes(k["channels"] - channel))
 
@@ -189,13 +255,9 @@ def lower(plan: Planner, node: Node) -> None:
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
     shape = source.type.dims
-    axes: tuple[int, ...] = (2, 3)
-    if isinstance(op, ReduceSum | ReduceMean | ReduceMax):
-        axes = normal_axes(op.axes, len(shape))
-    folding = Folding("max" if isinstance(op, ReduceMax | GlobalMaxPool) else "sum")
-    mean = isinstance(op, ReduceMean | GlobalAvgPool)
-    count = prod(shape[a] for a in axes)
-    if count == 1:
+    axes = normal_axes(op.axes, len(shape)) if isinstance(op, Reduction) else (2, 3)
+    formula, count = FORMULAS[type(op)], prod(shape[a] for a in axes)
+    if count == 1 and formula.leaves_one:
         plan.view(node, source)
     elif count == 0:
         raise NoKernel("nothing to reduce")
@@ -204,19 +266,19 @@ def lower(plan: Planner, node: Node) -> None:
         blocks = -(-channels // LANES)
         sizes = {"channels": channels, "blocks": blocks, "height": height, "width": width, "divisor": float(count)}
         arguments = {**plan.blocked(source).arguments("x"), "y": plan.new_planar(node), **sizes}
-        plan.call(node, ReduceBlocked(folding, mean), arguments, n * blocks, label=f"reduce {folding.kind} in blocks")
+        plan.call(node, ReduceBlocked(formula), arguments, n * blocks, label=f"reduce {formula.kind} in blocks")
     else:
-        _lower_planar(plan, node, folding, mean, axes)
+        _lower_planar(plan, node, formula, axes)
 
 
-def _lower_planar(plan: Planner, node: Node, folding: Folding, mean: bool, axes: tuple[int, ...]) -> None:
+def _lower_planar(plan: Planner, node: Node, formula: Formula, axes: tuple[int, ...]) -> None:
     source = node.inputs[0]
     shape = source.type.dims
-    runs = _runs(shape, axes)
+    runs = _runs(shape, axes) or [(1, 4, False)]
     *outer, (inner, _, inner_reduced) = runs
     kept = [(size, step) for size, step, reduced in outer if not reduced]
     reduced = [(size, step) for size, step, reduced in outer if reduced]
-    kernel = Reduce(folding, mean, len(kept), len(reduced), inner_reduced)
+    kernel = Reduce(formula, len(kept), len(reduced), inner_reduced)
     count = prod(size for size, _ in kept)
     behind = prod(size for size, _ in reduced)
     arguments: dict[str, Argument] = {"x": plan.planar(source), "y": plan.new_planar(node)}
@@ -231,7 +293,7 @@ def _lower_planar(plan: Planner, node: Node, folding: Folding, mean: bool, axes:
         span = max(WIDE, BAND_BYTES // (4 * behind) // WIDE * WIDE)
         units = count * -(-inner // span)
     arguments["span"] = span
-    plan.call(node, kernel, arguments, units, label=f"reduce {folding.kind}")
+    plan.call(node, kernel, arguments, units, label=f"reduce {formula.kind}")
 
 
 def _runs(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[int, int, bool]]:
