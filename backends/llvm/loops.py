@@ -296,6 +296,13 @@ class Function:
         self._declares[name] = f"declare void @{name}({VECTOR}, ptr, i32, {MASK})"
         self._lines.append(f"  call void @{name}({VECTOR} {value.text}, ptr {pointer.text}, i32 4, {MASK} {mask.text})")
 
+    def gather(self, pointer: Value, indices: Value) -> Value:
+        """The floats of the array at `pointer` with these indices (i32 lanes)."""
+        places = self.emit(f"getelementptr float, ptr {pointer.text}, {IVECTOR} {indices.text}", f"<{LANES} x ptr>")
+        everywhere = self.lanes([True] * self.lanes_now, MASK)
+        name = f"llvm.masked.gather.v{LANES}f32.v{LANES}p0"
+        return self.call(name, VECTOR, places, self.literal(4, I32), everywhere, self.vector(0.0))
+
     def first_lanes(self, count: Value) -> Value:
         """The mask of lanes 0..count−1 (all of them when count ≥ 16)."""
         some = self.splat(self.convert("trunc", self.minimum(count, LANES), I32))

@@ -22,7 +22,7 @@ from graphsr.op import Array
 from graphsr.ops import Resize
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import FLOAT, I32, I64, IVECTOR, LANES, MASK, PTR, VECTOR, VECTOR_BYTES, Function, Value
+from ..loops import FLOAT, I32, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .layout import zero_halo
 from .row import over_row, plane_address, row_bytes, store_row
@@ -109,11 +109,7 @@ class Interpolate(Kernel):
         """The pixel, or the 16 pixels, of a row that the table names."""
         if self.blocked:
             return k.load(row + k.convert("zext", k.load(table, I32), I64) * VECTOR_BYTES)
-        columns = k.load(table, IVECTOR, align=4)
-        places = k.emit(f"getelementptr float, ptr {row.text}, {IVECTOR} {columns.text}", f"<{LANES} x ptr>")
-        everywhere = k.lanes([True] * LANES, MASK)
-        name = f"llvm.masked.gather.v{LANES}f32.v{LANES}p0"
-        return k.call(name, VECTOR, places, k.literal(4, I32), everywhere, k.vector(0.0))
+        return k.gather(row, k.load(table, IVECTOR, align=4))
 
     def _lines(self, k: Function, y: Value, start: Value, out: Value) -> None:
         """out[x] = Σ_t weight[y, t] · row[line[y, t]][x]"""

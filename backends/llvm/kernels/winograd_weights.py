@@ -4,7 +4,7 @@ for panel of 16·`vectors` lanes and 16 input channels of the unit:
     for channel c, vector of lanes:
         g[9] is gathered from weight[Co, Ci, 3, 3]; columns, then rows: U[ξ] = G g Gᵀ to its place
 
-U takes (m + 2)² / 9 times the memory of the weights. As much of it as the planner may keep is made once per network; the
+U takes (m + 2)² / 9 times the memory of the weights. What of it the planner may keep is made once per network; the
 rest is made by a step of every run, just before the convolution, in memory that later steps take over.
 """
 
@@ -22,7 +22,7 @@ from graphsr.ops import Conv2d, Fused
 from graphsr.ops.winograd import matrices
 
 from ..kernel import Kernel
-from ..loops import FLOAT, I64, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Value
+from ..loops import I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import pages
 from ..tensor import Buffer
 from .winograd_transform import apply_matrix
@@ -46,44 +46,38 @@ class WinogradWeights(Kernel):
         return {"w": PTR, "lanes": PTR, "units": PTR, "u": PTR, "channels": I64, "point": I64}
 
     @property
-    def run(self) -> int:
-        """Bytes of 16 channels at one ξ; in the scratch, one line more lies between two runs."""
-        return LANES * self.vectors * VECTOR_BYTES
+    def line(self) -> int:
+        """Bytes of one channel at one ξ."""
+        return self.vectors * VECTOR_BYTES
 
     def scratch(self, target: Target) -> int:
-        a = self.m + 2
-        return a * a * (self.run + VECTOR_BYTES) + a * 3 * VECTOR_BYTES
+        return (self.m + 2) * 3 * self.line
 
     def body(self, k: Function, target: Target) -> None:
         a, (_, G, _) = self.m + 2, matrices(self.m)
         place, first, lane = (k.load(k["units"] + k.unit * 24 + 8 * i, I64) for i in range(3))
-        columns = k.scratch + a * a * (self.run + VECTOR_BYTES)
-        count = k.minimum(k["channels"] - first, LANES)
-        with k.loop(count) as c, k.loop(self.vectors) as v, k.pieces() as piece:
-            lanes = k["lanes"] + (lane + v * LANES) * 8 + 2 * piece
-            rows = [k.load(lanes + 8 * n, I64) for n in range(k.register)]
+        u = k["u"] + place
+        with k.loop(k.minimum(k["channels"] - first, LANES)) as c:
             source = k["w"] + (first + c) * (4 * TAPS)
-            for j in range(3):
-                g = [self._gather(k, source + 4 * (3 * i + j), rows) for i in range(3)]
-                for n, value in enumerate(apply_matrix(k, G, g)):
-                    k.store(value, columns + (3 * n + j) * VECTOR_BYTES)
-            staged = k.scratch + (c * self.vectors + v) * VECTOR_BYTES + piece
-            with k.loop(a) as i:
-                g = [k.load(columns + i * (3 * VECTOR_BYTES) + j * VECTOR_BYTES) for j in range(3)]
+            with k.loop(self.vectors) as v, k.pieces() as piece:
+                rows = k.load(k["lanes"] + (lane + v * LANES) * 4 + piece, IVECTOR, align=4)
+                columns = k.scratch + v * VECTOR_BYTES + piece
+                for j in range(3):
+                    g = [self._gather(k, source + 4 * (3 * i + j), rows) for i in range(3)]
+                    for n, value in enumerate(apply_matrix(k, G, g)):
+                        k.store(value, columns + (3 * n + j) * self.line)
+            with k.loop(a) as i, k.loop(self.vectors) as v, k.pieces() as piece:
+                columns = k.scratch + i * (3 * self.line) + v * VECTOR_BYTES + piece
+                g = [k.load(columns + j * self.line) for j in range(3)]
+                out = u + i * a * k["point"] + c * self.line + v * VECTOR_BYTES + piece
                 for j, value in enumerate(apply_matrix(k, G, g)):
-                    k.store(value, staged + (i * a + j) * (self.run + VECTOR_BYTES))
-        with k.loop(a * a) as xi, k.loop(count * (self.vectors * VECTOR_BYTES), step=VECTOR_BYTES) as at:
-            value = k.load(k.scratch + xi * (self.run + VECTOR_BYTES) + at)
-            k.store(value, k["u"] + place + xi * k["point"] + at)
+                    k.store(value, out + j * k["point"])
 
-    def _gather(self, k: Function, source: Value, rows: list[Value]) -> Value:
-        """One tap of all lanes of a register; `rows` are their distances in bytes, negative where there is no channel."""
-        gathered = k.vector(0.0)
-        for n, row in enumerate(rows):
-            value = k.load(source + k.maximum(row, 0), FLOAT)
-            value = k.select(row < 0, k.literal(0.0, FLOAT), value)
-            gathered = k.emit(f"insertelement {VECTOR} {gathered.text}, float {value.text}, i64 {n}", VECTOR)
-        return gathered
+    def _gather(self, k: Function, source: Value, rows: Value) -> Value:
+        """One tap of all lanes; `rows` are their distances in floats, negative where there is no channel."""
+        zero = k.lanes([0] * k.lanes_now, IVECTOR)
+        absent = rows < zero
+        return k.select(absent, k.vector(0.0), k.gather(source, k.select(absent, zero, rows)))
 
 
 def transform_weights(
@@ -98,11 +92,11 @@ def transform_weights(
     ci, panels = weight.shape[1], len(conv.order) // (LANES * vectors)
     panel, block = np.meshgrid(np.arange(panels), np.arange(-(-ci // LANES)), indexing="ij")
     units = np.stack([places, block * LANES, panel * (vectors * LANES)], axis=-1).reshape(-1, 3).astype(np.int64)
-    lanes = np.where(conv.order < 0, -1, conv.order * (4 * TAPS * ci)).astype(np.int64)
+    lanes = np.where(conv.order < 0, -1, conv.order * (TAPS * ci)).astype(np.int32)
     arguments = {"w": weight, "lanes": lanes, "units": units, "channels": ci, "point": point}
     kernel = WinogradWeights(m, vectors)
-    last = int(places.max()) + ((m + 2) ** 2 - 1) * point + kernel.run
-    nbytes = last + 2 * LANES * kernel.run  # what follows may be prefetched
+    last = int(places.max()) + ((m + 2) ** 2 - 1) * point + LANES * kernel.line
+    nbytes = last + 2 * LANES**2 * kernel.line  # what follows may be prefetched
     if conv.node.inputs[1] not in plan.kept:
         made = Buffer(TensorType("uint8", (nbytes,)))
         label = f"weights of F({m},3)"
