@@ -7,8 +7,8 @@ can be shared by all machines of that level.
     target      registers  bits  tile (rows x vectors of 16 floats)   fused multiply-add
     x86-64-v4      32       512            12 x 2                            yes
     x86-64-v3      16       256             6 x 1                            yes
-    x86-64-v2      16       128             3 x 1                            no
-    aarch64        32       128             6 x 1                            yes
+    x86-64-v2      16       128             2 x 1                            no
+    aarch64        32       128             5 x 1                            yes
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _targets() -> tuple[Target, ...]:
     return (
         Target("x86-64-v4", x86, "x86-64-v4", v4, 12, 2, 32, 512, True),
         Target("x86-64-v3", x86, "x86-64-v3", _features(_V3), 6, 1, 16, 256, True),
-        Target("x86-64-v2", x86, "x86-64-v2", _features(_V2), 3, 1, 16, 128, False),
-        Target("aarch64", arm, "generic", _features(("fp-armv8", "neon")), 6, 1, 32, 128, True),
+        Target("x86-64-v2", x86, "x86-64-v2", _features(_V2), 2, 1, 16, 128, False),
+        Target("aarch64", arm, "generic", _features(("fp-armv8", "neon")), 5, 1, 32, 128, True),
     )
 
 

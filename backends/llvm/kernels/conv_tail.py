@@ -21,11 +21,10 @@ from graphsr.op import Array
 from graphsr.ops import Conv2d
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .conv_head import SIZES, Window
 from .epilogue import Epilogue
-from .register_tile import accumulators
 from .row import band
 
 if TYPE_CHECKING:
@@ -70,10 +69,10 @@ class ConvTail(Kernel):
             with k.loop(self._table_rows) as ky:
                 k.store(self.window.address(k, n, out_row, ky), rows + ky * 8)
             with k.loop(k["out_width"], step=LANES) as x:
-                with k.loop(LANES, step=self.pixels) as p:
-                    for i, value in enumerate(self._sum(k, rows, x + p)):
+                with k.loop(LANES, step=self.pixels) as p, k.pieces() as piece:
+                    for i, value in enumerate(self._sum(k, rows, x + p, piece)):
                         co, pixel = divmod(i, self.pixels)
-                        k.store(value, k.scratch + co * (LANES * VECTOR_BYTES) + (p + pixel) * VECTOR_BYTES)
+                        k.store(value, k.scratch + co * (LANES * VECTOR_BYTES) + (p + pixel) * VECTOR_BYTES + piece)
                 self._write(k, n, out_row, x)
 
     def _write(self, k: Function, n: Value, out_row: Value, x: Value) -> None:
@@ -86,10 +85,10 @@ class ConvTail(Kernel):
             residual = k.load_some(k["r"] + place, mask) if self.epilogue.residual else None
             k.store_some(self.epilogue.begin_channel(k, co).apply(k, y, residual), k["y"] + place, mask)
 
-    def _sum(self, k: Function, rows: Value, x: Value) -> list[Value]:
+    def _sum(self, k: Function, rows: Value, x: Value, piece: Index) -> list[Value]:
         """[Co · P] accumulators, whose lanes are still to be added up."""
         (kh, kw), (_, step), (_, spread) = self.window.size, self.window.stride, self.window.dilation
-        column = (x * step - self.window.before[1]) * VECTOR_BYTES
+        column = (x * step - self.window.before[1]) * VECTOR_BYTES + piece
         tap_bytes = self.co * VECTOR_BYTES
 
         @k.fold(kh, [k.vector(0.0)] * (self.co * self.pixels))
@@ -100,7 +99,7 @@ class ConvTail(Kernel):
             @k.fold(self.ci_blocks, total)
             def total_of_row(block: Value, total: list[Value]) -> Sequence[Value]:
                 a = source + block * k["x_block"]
-                b = k["w"] + (ky * self.ci_blocks + block) * (kw * tap_bytes)
+                b = k["w"] + (ky * self.ci_blocks + block) * (kw * tap_bytes) + piece
                 for p in range(self.pixels):
                     k.prefetch(below + block * k["x_block"] + p * (step * VECTOR_BYTES))
 
@@ -141,7 +140,8 @@ def lower_tail(plan: Planner, conv: Convolution) -> None:
     _, ci, height, width = x_node.type.dims
     n, co, out_height, out_width = conv.node.type.dims
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
-    pixels = max(p for p in (1, 2, 4, 8, 16) if p == 1 or p * co <= accumulators(plan.target))
+    most = plan.target.registers * 3 // 4  # accumulators: the other registers are for a pixel and the weights
+    pixels = max(p for p in (1, 2, 4, 8, 16) if p == 1 or p * co <= most)
     kernel = ConvTail(-(-ci // LANES), co, pixels, window, replace(conv.epilogue, partial=False))
     left, covered = window.before[1], -(-out_width // LANES) * LANES
     x = plan.blocked(x_node, left, max(0, window.reach(covered) - left - width))

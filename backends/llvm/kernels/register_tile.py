@@ -55,10 +55,10 @@ def register_tile_of(target: Target, blocks: int) -> tuple[int, int]:
 
 def direct_tile_of(target: Target, blocks: int) -> tuple[int, int]:
     """The same for direct convolution, where addresses take the other registers: one for every row. Where four
-    registers make a vector, one row less leaves room to load ahead."""
+    registers make a vector, more than four rows leave no room to load ahead."""
     vectors, rows = register_tile_of(target, blocks)
     if target.vector_bits == 128:
-        return vectors, rows - 1
+        return vectors, min(rows, 4)
     return vectors, min(rows, 12, 22 // vectors if vectors > 3 else rows)
 
 
