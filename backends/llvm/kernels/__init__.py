@@ -28,7 +28,7 @@ LOWER: dict[str, str] = {
     "avg_pool2d": "pool",
     "resize": "resize",
     **{kind.name: "reduce" for kind in REDUCTIONS},
-    "softmax": "softmax",
+    **dict.fromkeys(("softmax", "log_softmax", "reduce_log_sum_exp"), "softmax"),
     "dense": "dense",
     "matmul": "matmul",
     "batch_norm_train": "batch_norm",

@@ -1,23 +1,27 @@
-"""softmax: y = exp((x − max x) / T) / Σ exp((x − max x) / T) along an axis.
+"""softmax: y = exp((x − m) / T) / Σ exp((x − m) / T) along an axis, with the maximum m; log_softmax: the logarithm of
+that, y = x − m − ln Σ exp(x − m); reduce_log_sum_exp: y = m + ln Σ exp(x − m).
 
-axis inside:  for each row of the unit: its maximum; the exponentials to y, and their sum; y divided by the sum
+axis inside:  for each row of the unit: its maximum; the exponentials and their sum; y
 axis outside: for 16 positions beside the axis: the same along the axis, all in the lanes of one vector
+
+The exponentials of softmax wait in y for their sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING
+from math import inf, prod
+from typing import TYPE_CHECKING, TypeAlias
 
 from graphsr.ir import Node
-from graphsr.ops import Softmax
+from graphsr.ops import LogSoftmax, ReduceLogSumExp, Softmax
+from graphsr.ops.reduce import normal_axes
 
 from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I64, LANES, PTR, Function, Value
 from .folding import Folding
-from .math import exp
+from .math import exp, log_
 from .reduce import fold_run, in_chunks
 from .row import BAND_BYTES, load_row, over_row, store_row
 
@@ -26,86 +30,147 @@ if TYPE_CHECKING:
     from ..target import Target
 
 MAX, SUM = Folding("max"), Folding("sum")
+SOFTMAX, LOGARITHM, TOTAL = "softmax", "log softmax", "log of sum of exponentials"
+
+Formula: TypeAlias = Callable[[Value], Value]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What lies side by side along the axis."""
+
+    k: Function
+    x: Value
+    y: Value
+    size: Value
+
+    def fold(self, folding: Folding, at: Value, of: Formula | None = None) -> Value:
+        """The fold of a formula of every element at x or y, in every lane."""
+        total = fold_run(self.k, folding, at, self.size, of)
+        return folding.leave(self.k, folding.across(self.k, total))
+
+    def write(self, at: Value, of: Formula) -> None:
+        """y = a formula of every element at x or y"""
+
+        def vector(i: Value, mask: Value | None) -> None:
+            store_row(self.k, of(load_row(self.k, at + i * 4, mask)), self.y + i * 4, mask)
+
+        over_row(self.k, self.size, vector)
+
+    def write_one(self, value: Value) -> None:
+        self.k.store(self.k.extract(value, 0), self.y)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """16 positions beside the axis, those of the mask only; `step` bytes from one to the next along it."""
+
+    k: Function
+    x: Value
+    y: Value
+    size: Value
+    step: Value
+    mask: Value | None
+
+    def fold(self, folding: Folding, at: Value, of: Formula | None = None) -> Value:
+        """As that of a row, for every lane its own."""
+
+        def term(i: Value) -> list[Value]:
+            value = load_row(self.k, at + i * self.step, self.mask)
+            return [folding.enter(self.k, of(value) if of else value)]
+
+        (total,) = in_chunks(self.k, folding, self.size, 1, term)
+        return folding.leave(self.k, total)
+
+    def write(self, at: Value, of: Formula) -> None:
+        with self.k.loop(self.size) as i:
+            value = of(load_row(self.k, at + i * self.step, self.mask))
+            store_row(self.k, value, self.y + i * self.step, self.mask)
+
+    def write_one(self, value: Value) -> None:
+        store_row(self.k, value, self.y, self.mask)
+
+
+def emit(k: Function, result: str, line: Row | Columns) -> None:
+    """One of the three results along a line."""
+    x, y, largest = line.x, line.y, line.fold(MAX, line.x)
+    match result:
+        case "softmax":
+            temperature = k.splat(k["temperature"])
+            line.write(x, lambda x: exp(k, (x - largest) / temperature))
+            total = line.fold(SUM, y)
+            line.write(y, lambda e: e / total)
+        case "log softmax":
+            total = log_(k, line.fold(SUM, x, lambda x: exp(k, x - largest)))
+            line.write(x, lambda x: (x - largest) - total)
+        case _:
+            infinite = k.intrinsic("fabs", largest).equals(k.vector(inf))
+            m = k.select(infinite, k.vector(0.0), largest)
+            line.write_one(m + log_(k, line.fold(SUM, x, lambda x: exp(k, x - m))))
 
 
 @dataclass(frozen=True)
 class SoftmaxRows(Kernel):
     """x[rows, size]. Unit: so many rows."""
 
+    result: str
+
     def slots(self) -> Mapping[str, str]:
         return {"x": PTR, "y": PTR, "temperature": FLOAT, **dict.fromkeys(("rows", "size", "each"), I64)}
 
     def body(self, k: Function, target: Target) -> None:
-        first, temperature = k.unit * k["each"], k.splat(k["temperature"])
+        first, size = k.unit * k["each"], k["size"]
         with k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
-            at = (first + i) * k["size"] * 4
-            x, y = k["x"] + at, k["y"] + at
-            largest = MAX.leave(k, MAX.across(k, fold_run(k, MAX, x, k["size"])))
-
-            def exponential(at: Value, mask: Value | None) -> None:
-                value = exp(k, (load_row(k, x + at * 4, mask) - largest) / temperature)
-                store_row(k, value, y + at * 4, mask)
-
-            over_row(k, k["size"], exponential)
-            total = SUM.across(k, fold_run(k, SUM, y, k["size"]))
-            over_row(k, k["size"], lambda at, mask: _divide(k, y + at * 4, total, mask))
-
-
-def _divide(k: Function, at: Value, divisor: Value, mask: Value | None) -> None:
-    store_row(k, load_row(k, at, mask) / divisor, at, mask)
+            row = first + i
+            y = row if self.result == TOTAL else row * size
+            emit(k, self.result, Row(k, k["x"] + row * size * 4, k["y"] + y * 4, size))
 
 
 @dataclass(frozen=True)
 class SoftmaxColumns(Kernel):
     """x[outer, size, inner]. Unit: `each` of the inner positions of one outer one."""
 
+    result: str
+
     def slots(self) -> Mapping[str, str]:
         return {"x": PTR, "y": PTR, "temperature": FLOAT, **dict.fromkeys(("size", "inner", "each"), I64)}
 
     def body(self, k: Function, target: Target) -> None:
         pieces = (k["inner"] + (k["each"] - 1)) // k["each"]
-        start = k.unit % pieces * k["each"]
-        at = (k.unit // pieces * k["size"] * k["inner"] + start) * 4
-        width = k.minimum(k["each"], k["inner"] - start)
-        over_row(k, width, lambda i, mask: self._column(k, k["x"] + at + i * 4, k["y"] + at + i * 4, mask))
+        outer, start = k.unit // pieces, k.unit % pieces * k["each"]
+        row = outer * k["size"] * k["inner"]
+        x = k["x"] + (row + start) * 4
+        y = k["y"] + ((outer * k["inner"] if self.result == TOTAL else row) + start) * 4
 
-    def _column(self, k: Function, x: Value, y: Value, mask: Value | None) -> None:
-        step, temperature = k["inner"] * 4, k.splat(k["temperature"])
-        (key,) = self._fold(k, MAX, lambda i: load_row(k, x + i * step, mask))
-        largest = MAX.leave(k, key)
+        def columns(i: Value, mask: Value | None) -> None:
+            emit(k, self.result, Columns(k, x + i * 4, y + i * 4, k["size"], k["inner"] * 4, mask))
 
-        def exponential(i: Value) -> Value:
-            value = exp(k, (load_row(k, x + i * step, mask) - largest) / temperature)
-            store_row(k, value, y + i * step, mask)
-            return value
-
-        (total,) = self._fold(k, SUM, exponential)
-        with k.loop(k["size"]) as i:
-            _divide(k, y + i * step, total, mask)
-
-    def _fold(self, k: Function, folding: Folding, of: Callable[[Value], Value]) -> list[Value]:
-        return in_chunks(k, folding, k["size"], 1, lambda i: [folding.enter(k, of(i))])
+        over_row(k, k.minimum(k["each"], k["inner"] - start), columns)
 
 
 def lower(plan: Planner, node: Node) -> None:
-    """Planar, along any axis."""
+    """Planar, along any axis, or axes that are neighbours."""
     from ..plan import NoKernel
 
-    op = node.op
-    assert isinstance(op, Softmax)
+    op, shape = node.op, node.inputs[0].type.dims
+    assert isinstance(op, Softmax | LogSoftmax | ReduceLogSumExp)
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
-    shape = node.type.dims
-    axis = op.axis % len(shape)
-    outer, size, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    axes = normal_axes(op.axes if isinstance(op, ReduceLogSumExp) else (op.axis,), len(shape))
+    if not axes or axes != tuple(range(axes[0], axes[-1] + 1)):
+        raise NoKernel(f"the axes {axes} are not neighbours")
+    outer, size, inner = prod(shape[: axes[0]]), prod(shape[a] for a in axes), prod(shape[axes[-1] + 1 :])
+    if size == 0:
+        raise NoKernel("nothing to reduce")
+    result = SOFTMAX if isinstance(op, Softmax) else LOGARITHM if isinstance(op, LogSoftmax) else TOTAL
+    temperature = op.temperature if isinstance(op, Softmax) else 1.0
     arguments: dict[str, Argument] = {"x": plan.planar(node.inputs[0]), "y": plan.new_planar(node)}
-    arguments |= {"temperature": op.temperature, "size": size}
+    arguments |= {"temperature": temperature, "size": size}
     if inner == 1:
         each = max(1, min(BAND_BYTES // (16 * size), -(-outer // 16)))
-        plan.call(
-            node, SoftmaxRows(), arguments | {"rows": outer, "each": each}, -(-outer // each), label="softmax of rows"
-        )
+        arguments |= {"rows": outer, "each": each}
+        plan.call(node, SoftmaxRows(result), arguments, -(-outer // each), label=f"{result} of rows")
     else:
         each = max(LANES, BAND_BYTES // (16 * size) // LANES * LANES)
-        units = outer * -(-inner // each)
-        plan.call(node, SoftmaxColumns(), arguments | {"inner": inner, "each": each}, units, label="softmax of columns")
+        arguments |= {"inner": inner, "each": each}
+        plan.call(node, SoftmaxColumns(result), arguments, outer * -(-inner // each), label=f"{result} of columns")
