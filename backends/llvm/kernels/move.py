@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphsr.ir import Node
+import numpy as np
+
+from graphsr.ir import Node, TensorType
 
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
@@ -122,6 +124,20 @@ def move(plan: Planner, node: Node, x: Buffer, y: Buffer, axes: Sequence[Axis], 
     arguments |= {"x_start": x_start, "y_start": y_start, "count": rows, "rows": each}
     everything: dict[str, Argument] = {"x": x, "y": y, **arguments}
     plan.call(node, Move(len(outer), inner), everything, -(-rows // each), label=f"move by {inner}s")
+
+
+def move_or_view(plan: Planner, node: Node, axes: Sequence[Axis], x_start: int) -> None:
+    """y = the elements of the first input along these axes, from `x_start` bytes on: a view of it where it can be."""
+    source = node.inputs[0]
+    if all(axis.size == 1 or axis.x_step == axis.y_step for axis in axes) and not plan.is_returned(node):
+        plan.view(node, source, x_start)
+    else:
+        move(plan, node, plan.planar(source), plan.new_planar(node), axes, x_start, 0)
+
+
+def words(type_: TensorType) -> tuple[int, ...]:
+    """The shape of an array as one of elements of 4 bytes: longer ones are a last axis of 2."""
+    return type_.dims if np.dtype(type_.dtype).itemsize == 4 else (*type_.dims, 2)
 
 
 def contiguous(shape: Sequence[int]) -> list[int]:

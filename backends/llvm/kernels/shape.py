@@ -20,7 +20,7 @@ from graphsr.ops.reduce import normal_axes
 
 from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I64, LANES, PTR, Function, Value
-from .move import Axis, MoveBlocks, contiguous, move
+from .move import Axis, MoveBlocks, contiguous, move, move_or_view, words
 from .row import band, bands_of, load_row, over_row, store_row
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def lower(plan: Planner, node: Node) -> None:
     if isinstance(op, Reshape):
         plan.view(node, node.inputs[0])
         return
-    if np.dtype(node.type.dtype).itemsize != 4:
-        raise NoKernel(f"only elements of 4 bytes, not {node.type.dtype}")
+    if np.dtype(node.type.dtype).itemsize not in (4, 8):
+        raise NoKernel(f"only elements of 4 or 8 bytes, not {node.type.dtype}")
     match op:
         case Transpose():
             _transpose(plan, node, op)
@@ -58,32 +58,29 @@ def lower(plan: Planner, node: Node) -> None:
 
 def _transpose(plan: Planner, node: Node, op: Transpose) -> None:
     source = node.inputs[0]
-    order = [axis % node.type.rank for axis in op.axes]
-    shape = source.type.dims
+    shape, result = words(source.type), words(node.type)
+    order = [axis % node.type.rank for axis in op.axes] + list(range(node.type.rank, len(shape)))
     if [a for a in order if shape[a] > 1] == [a for a in range(len(order)) if shape[a] > 1]:
         plan.view(node, source)
         return
     x_steps = contiguous(shape)
-    axes = [Axis(shape[a], x_steps[a], step) for a, step in zip(order, contiguous(node.type.dims), strict=True)]
+    axes = [Axis(shape[a], x_steps[a], step) for a, step in zip(order, contiguous(result), strict=True)]
     move(plan, node, plan.planar(source), plan.new_planar(node), axes, 0, 0)
 
 
 def _cut(plan: Planner, node: Node, slices: list[slice]) -> None:
     """y = x[slices]"""
     source = node.inputs[0]
-    shape, x_start, axes = source.type.dims, 0, []
-    cuts = [cut.indices(size) for cut, size in zip(slices, shape, strict=True)]
-    if plan.is_blocked(source) and _keeps_blocks(cuts, shape, node.type.dims):
+    shape, result = words(source.type), words(node.type)
+    cuts = [cut.indices(size) for cut, size in zip(slices, source.type.dims, strict=True)]
+    if plan.is_blocked(source) and _keeps_blocks(cuts, shape, result):
         _move_blocks(plan, node, source, cuts[1][0] // LANES, 0, node)
         return
-    steps = zip(cuts, node.type.dims, contiguous(shape), contiguous(node.type.dims), strict=True)
-    for (start, _, step), size, x_step, y_step in steps:
-        x_start += start * x_step
-        axes.append(Axis(size, step * x_step, y_step))
-    if all(axis.size == 1 or axis.x_step == axis.y_step for axis in axes) and not plan.is_returned(node):
-        plan.view(node, source, x_start)
-        return
-    move(plan, node, plan.planar(source), plan.new_planar(node), axes, x_start, 0)
+    cuts += [(0, size, 1) for size in shape[len(cuts) :]]
+    x_steps = contiguous(shape)
+    steps = zip(cuts, result, x_steps, contiguous(result), strict=True)
+    axes = [Axis(size, step * x_step, y_step) for (_, _, step), size, x_step, y_step in steps]
+    move_or_view(plan, node, axes, sum(start * x_step for (start, _, _), x_step in zip(cuts, x_steps, strict=True)))
 
 
 def _keeps_blocks(cuts: list[tuple[int, int, int]], shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
@@ -113,11 +110,12 @@ def _concat(plan: Planner, node: Node, op: Concat) -> None:
             to += size // LANES
         return
     children = [(child, plan.planar(child)) for child in node.inputs]
-    y, y_steps, at = plan.new_planar(node), contiguous(node.type.dims), 0
+    y, y_steps, at = plan.new_planar(node), contiguous(words(node.type)), 0
     first = prod(node.type.dims[:axis]) == 1  # each input is one piece of the output
     for child, x in children:
         if not (first and plan.place_inside(child, node, at)):
-            steps = zip(child.type.dims, contiguous(child.type.dims), y_steps, strict=True)
+            shape = words(child.type)
+            steps = zip(shape, contiguous(shape), y_steps, strict=True)
             move(plan, node, x, y, [Axis(*step) for step in steps], 0, at)
         at += child.type.dims[axis] * y_steps[axis]
 
