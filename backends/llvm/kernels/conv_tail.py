@@ -80,7 +80,7 @@ class ConvTail(Kernel):
         mask = k.first_lanes(k["out_width"] - x)
         with k.loop(self.co) as co:
             sums = k.scratch + co * (LANES * VECTOR_BYTES)
-            y = sum_lanes(k, [k.load(sums + i * VECTOR_BYTES) for i in range(LANES)])
+            y = sum_lanes(k, sums)
             place = (((n * self.co + co) * k["out_height"] + out_row) * k["out_width"] + x) * 4
             residual = k.load_some(k["r"] + place, mask) if self.epilogue.residual else None
             k.store_some(self.epilogue.begin_channel(k, co).apply(k, y, residual), k["y"] + place, mask)
@@ -122,14 +122,15 @@ class ConvTail(Kernel):
         return total
 
 
-def sum_lanes(k: Function, vectors: Sequence[Value]) -> Value:
-    """16 vectors -> the vector of the sums of their lanes, in four rounds that add halves of two vectors each."""
-    m = list(vectors)
-    for d in (8, 4, 2, 1):
-        upper = [lane if not lane & d else LANES + lane - d for lane in range(LANES)]
-        lower = [lane + d if not lane & d else LANES + lane for lane in range(LANES)]
-        m = [k.shuffle(m[i], m[i + d], upper) + k.shuffle(m[i], m[i + d], lower) for i in range(d)]
-    return m[0]
+def sum_lanes(k: Function, address: Value, step: int = 1) -> Value:
+    """16 vectors in memory -> the vector of the sums of their lanes: a tree that adds halves of two vectors. It is
+    walked in depth, so that few of them are in registers at a time; `step` is between the vectors of a branch."""
+    if step == LANES:
+        return k.load(address)
+    a, b = sum_lanes(k, address, 2 * step), sum_lanes(k, address + step * VECTOR_BYTES, 2 * step)
+    upper = [lane if not lane & step else LANES + lane - step for lane in range(LANES)]
+    lower = [lane + step if not lane & step else LANES + lane for lane in range(LANES)]
+    return k.shuffle(a, b, upper) + k.shuffle(a, b, lower)
 
 
 def lower_tail(plan: Planner, conv: Convolution) -> None:
@@ -140,8 +141,8 @@ def lower_tail(plan: Planner, conv: Convolution) -> None:
     _, ci, height, width = x_node.type.dims
     n, co, out_height, out_width = conv.node.type.dims
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
-    most = plan.target.registers * 3 // 4  # accumulators: the other registers are for a pixel and the weights
-    pixels = max(p for p in (1, 2, 4, 8, 16) if p == 1 or p * co <= most)
+    free = plan.target.registers - (1 if plan.target.has_fma else 2)  # for a pixel, and its product before the sum
+    pixels = max(p for p in (1, 2, 4, 8, 16) if p == 1 or co * (p + 1) <= free)
     kernel = ConvTail(-(-ci // LANES), co, pixels, window, replace(conv.epilogue, partial=False))
     left, covered = window.before[1], -(-out_width // LANES) * LANES
     x = plan.blocked(x_node, left, max(0, window.reach(covered) - left - width))
