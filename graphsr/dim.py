@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from graphsr.errors import GraphError
@@ -62,6 +63,9 @@ Atom: TypeAlias = "Symbol | FloorDiv | Extremum"
 RESERVED = frozenset(("min", "max", "inf", "nan", "True", "False", "None"))
 """Words that mean something else in the text form."""
 
+REMEMBERED = 1024
+"""Results of each operation that are remembered: the layers of a network do the same arithmetic on the same sizes."""
+
 Monomial: TypeAlias = "tuple[Atom, ...]"  # a product of atoms, sorted by their text; () is the constant 1
 
 
@@ -79,16 +83,16 @@ class Dim:
         return Dim((((Symbol(name),), 1),))
 
     def __add__(self, other: Size) -> Size:
-        return _collect([*self.terms, *_terms(other)])
+        return _sum(self, other)
 
     def __sub__(self, other: Size) -> Size:
-        return self + _scale(other, -1)
+        return _sum(self, -other)
 
     def __rsub__(self, other: Size) -> Size:
         return _scale(self, -1) + other
 
     def __mul__(self, other: Size) -> Size:
-        return _collect((tuple(sorted(m + n, key=str)), a * b) for m, a in self.terms for n, b in _terms(other))
+        return _product(self, other)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -97,19 +101,7 @@ class Dim:
         return _scale(self, -1)
 
     def __floordiv__(self, other: Size) -> Size:
-        if isinstance(other, Dim):
-            return _divide_by_monomial(self, other)
-        if other <= 0:
-            raise GraphError(f"size {self} divided by {other}: the divisor must be positive")
-        match self.terms:
-            case (((FloorDiv(numerator, divisor),), 1),):  # ⌊⌊a/b⌋/c⌋ = ⌊a/(b·c)⌋
-                return numerator // (divisor * other)
-        # q·d + r: the terms that d divides leave the floor, the rest stays under it.
-        whole = _collect((m, a // other) for m, a in self.terms)
-        rest = _collect((m, a % other) for m, a in self.terms)
-        if isinstance(rest, int):
-            return whole + rest // other
-        return whole + Dim((((FloorDiv(rest, other),), 1),))
+        return _quotient(self, other)
 
     def __rfloordiv__(self, other: int) -> Size:
         return Dim(((((), other)),)) // self
@@ -195,6 +187,34 @@ def _factor(atom: Atom) -> str:
 
 def _terms(size: Size) -> tuple[tuple[Monomial, int], ...]:
     return size.terms if isinstance(size, Dim) else (((), size),)
+
+
+@lru_cache(REMEMBERED)
+def _sum(a: Dim, b: Size) -> Size:
+    return _collect([*a.terms, *_terms(b)])
+
+
+@lru_cache(REMEMBERED)
+def _product(a: Dim, b: Size) -> Size:
+    return _collect((tuple(sorted(m + n, key=str)), x * y) for m, x in a.terms for n, y in _terms(b))
+
+
+@lru_cache(REMEMBERED)
+def _quotient(size: Dim, divisor: Size) -> Size:
+    """⌊size / divisor⌋"""
+    if isinstance(divisor, Dim):
+        return _divide_by_monomial(size, divisor)
+    if divisor <= 0:
+        raise GraphError(f"size {size} divided by {divisor}: the divisor must be positive")
+    match size.terms:
+        case (((FloorDiv(numerator, inner),), 1),):  # ⌊⌊a/b⌋/c⌋ = ⌊a/(b·c)⌋
+            return numerator // (inner * divisor)
+    # q·d + r: the terms that d divides leave the floor, the rest stays under it.
+    whole = _collect((m, a // divisor) for m, a in size.terms)
+    rest = _collect((m, a % divisor) for m, a in size.terms)
+    if isinstance(rest, int):
+        return whole + rest // divisor
+    return whole + Dim((((FloorDiv(rest, divisor),), 1),))
 
 
 def _scale(size: Size, factor: int) -> Size:

@@ -119,29 +119,35 @@ def expect(condition: bool, message: str) -> None:
         raise GraphError(message)
 
 
+# These are asked many times for each node of a network: a message is only put together for somebody to read it.
+
+
 def expect_rank(what: str, type_: TensorType, rank: int) -> None:
-    expect(len(type_.shape) == rank, f"{what} must have {rank} dimensions, got {type_}")
+    if len(type_.shape) != rank:
+        raise GraphError(f"{what} must have {rank} dimensions, got {type_}")
 
 
 def expect_float(*types: TensorType) -> None:
     for type_ in types:
-        expect(type_.dtype in ("float32", "float64"), f"floating-point input expected, got {type_}")
+        if type_.dtype not in ("float32", "float64"):
+            raise GraphError(f"floating-point input expected, got {type_}")
 
 
 def expect_size(what: str, got: Size, expected: Size) -> None:
     """Two sizes must agree; a size that is still open is checked when it is bound."""
-    open_ = isinstance(got, Dim) or isinstance(expected, Dim)
-    expect(open_ or got == expected, f"{what}: expected {expected}, got {got}")
+    if not isinstance(got, Dim) and not isinstance(expected, Dim) and got != expected:
+        raise GraphError(f"{what}: expected {expected}, got {got}")
 
 
 def expect_positive(what: str, size: Size) -> None:
-    expect(isinstance(size, Dim) or size > 0, f"{what} would be {size}: the input is too small for this layer")
+    if not isinstance(size, Dim) and size <= 0:
+        raise GraphError(f"{what} would be {size}: the input is too small for this layer")
 
 
 def same_dtype(*types: TensorType) -> str:
     """The common dtype of all inputs; mixing dtypes is an error, never a silent conversion."""
-    dtypes = {t.dtype for t in types}
-    expect(len(dtypes) == 1, f"all inputs must have one dtype, got {', '.join(t.dtype for t in types)}")
+    if any(t.dtype != types[0].dtype for t in types):
+        raise GraphError(f"all inputs must have one dtype, got {', '.join(t.dtype for t in types)}")
     return types[0].dtype
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from graphsr.dim import Dim, Size, product
+from graphsr.errors import GraphError
 from graphsr.ir import TensorType
 from graphsr.op import (
     Array,
@@ -207,7 +208,8 @@ def _check_attributes(conv: Conv2d | ConvTranspose2d) -> None:
 
 
 def _check_bias(bias: TensorType | None, co: int) -> None:
-    expect(bias is None or bias.shape == (co,), f"bias must have shape ({co},), got {bias}")
+    if bias is not None and bias.shape != (co,):
+        raise GraphError(f"bias must have shape ({co},), got {bias}")
 
 
 def _conv_size(padded: N, kernel: int, stride: int, dilation: int) -> N:
