@@ -22,19 +22,21 @@ from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvTranspose2d
 
+from .layer import Epilogue
 from .numpy_kernel import (
     Blocked,
-    Epilogue,
     Region,
-    WeightCache,
     bands,
     carve,
     copy_padded,
     cut,
+    finish,
     scratch_bytes,
     slices,
+    temporaries,
     windows,
 )
+from .weights import WeightCache
 
 PIXELS = 512
 """Output pixels of an im2col block: below, BLAS spends its time on packing the weights (measured)."""
@@ -67,7 +69,7 @@ class Im2col(Blocked):
         if not self._is_pointwise:
             ci = cig * self.conv.groups
             values += scratch_bytes(self.dtype, (ci, kh, kw, *count), (ci, *under(self.conv, (kh, kw), count)))
-        return values + self.epilogue.temporaries(co * block.area * self.dtype.itemsize)
+        return values + temporaries(self.epilogue, co * block.area * self.dtype.itemsize)
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
         block, groups = self.blocks[unit], self.conv.groups
@@ -79,8 +81,7 @@ class Im2col(Blocked):
         else:
             columns = self._columns(inputs[0][block.n], block, work).reshape(groups, -1, block.area)
         np.matmul(inputs[1].reshape(groups, co // groups, -1), columns, out=values)
-        target = block.of(output)
-        self.epilogue.apply(values.reshape(target.shape), target, *self.epilogue.operands(inputs, block, slice(None)))
+        finish(self.epilogue, values.reshape(co, block.height, block.width), output, inputs, block, slice(None))
 
     def _columns(self, x: Array, block: Region, scratch: Array) -> Array:
         """columns[c, i, j, r, q] = x[c, s·r + d·i − p_top, s·q + d·j − p_left], zero outside x[C, H, W]."""
@@ -142,7 +143,7 @@ class Scatter:
     def _scratch(self, rows: slice) -> int:
         groups, _, _, cog, _ = self.weight.shape
         values = (groups, cog, rows.stop - rows.start, self.width)
-        extra = self.epilogue.temporaries(prod(values) * self.weight.itemsize)
+        extra = temporaries(self.epilogue, prod(values) * self.weight.itemsize)
         return scratch_bytes(self.weight.dtype, self._taps(self._source(rows)), values) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
@@ -163,8 +164,7 @@ class Scatter:
                     place = values[:, :, places(h, self.stride[0], oi - rows.start), places(w, self.stride[1], oj)]
                     place += taps[:, i, j, :, h.start - source.start : h.stop - source.start, w]
         block = Region(n, rows.start, rows.stop, 0, self.width)
-        operands = self.epilogue.operands(inputs, block, slice(None))
-        self.epilogue.apply(values.reshape(-1, height, self.width), block.of(output), *operands)
+        finish(self.epilogue, values.reshape(-1, height, self.width), output, inputs, block, slice(None))
 
     def _source(self, rows: slice) -> slice:
         """The input rows that the output rows read."""
@@ -205,7 +205,7 @@ class Depthwise(Blocked):
 
     def _scratch(self, block: Region) -> int:
         c = min(self._channels(block), self.channels)
-        extra = self.epilogue.temporaries(self.dtype.itemsize * c * block.area)
+        extra = temporaries(self.epilogue, self.dtype.itemsize * c * block.area)
         return scratch_bytes(self.dtype, *self._shapes(block, c)) + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
@@ -219,7 +219,7 @@ class Depthwise(Blocked):
             for i, j in list(np.ndindex(*self.kernel))[1:]:
                 np.multiply(taps[:, i, j], weight[c, 0, i, j, None, None], out=product)
                 np.add(y, product, out=y)
-            self.epilogue.apply(y, block.of(output, c), *self.epilogue.operands(inputs, block, c))
+            finish(self.epilogue, y, output, inputs, block, c)
 
     def _channels(self, block: Region) -> int:
         return max(1, CACHE // block.area)

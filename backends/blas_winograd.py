@@ -36,18 +36,20 @@ from graphsr.ops import Conv2d
 from graphsr.ops.winograd import R as TAPS
 from graphsr.ops.winograd import matrices
 
+from .layer import Epilogue
 from .numpy_kernel import (
     Blocked,
-    Epilogue,
     Region,
-    WeightCache,
     carve,
     copy_padded,
     cut,
+    finish,
     scratch_bytes,
     slices,
+    temporaries,
     windows,
 )
+from .weights import WeightCache
 
 TILES = 128
 """Tiles of a block. Enough for the products to run near full speed, few enough that V and M stay in the cache of one
@@ -76,7 +78,7 @@ class Winograd(Blocked):
     def _scratch(self, tiles: Region) -> int:
         dtype = self.weight.dtype
         work = max(scratch_bytes(dtype, *shapes) for shapes in (self._input(tiles), self._output(tiles)))
-        extra = self.epilogue.temporaries(prod(self._output(tiles)[1]) * dtype.itemsize)
+        extra = temporaries(self.epilogue, prod(self._output(tiles)[1]) * dtype.itemsize)
         return scratch_bytes(dtype, *self._products(tiles)) + work + extra
 
     def run(self, unit: int, inputs: Sequence[Array], output: Array, scratch: Array) -> None:
@@ -112,7 +114,7 @@ class Winograd(Blocked):
             rows = Y.reshape(m, c.stop - c.start, tiles.height, tiles.width * m)
             np.copyto(plane.reshape(-1, tiles.height, m, tiles.width * m), rows.transpose(1, 2, 0, 3))
             values = plane[:, : pixels.height, : pixels.width]
-            self.epilogue.apply(values, pixels.of(output, c), *self.epilogue.operands(inputs, pixels, c))
+            finish(self.epilogue, values, output, inputs, pixels, c)
 
     def _pixels(self, tiles: Region, output: Array) -> Region:
         """Where the tiles lie in the output; the last ones may reach over its edge."""

@@ -22,9 +22,11 @@ from graphsr.passes import DEFAULT
 
 from .blas_conv import conv_kernel, transpose_kernel
 from .blas_winograd import winograd_kernel
+from .layer import layer_of
 from .numpy_elementwise import Elementwise, Forward, PerChannel, Shuffle, View
-from .numpy_kernel import Kernel, WeightCache, layer_of
+from .numpy_kernel import Kernel
 from .plan import ALIGNMENT, Buffer, Need, Plan, plan_memory
+from .weights import WeightCache
 from .workers import Team, one_blas_thread
 
 

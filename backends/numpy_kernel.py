@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,11 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from graphsr.forksafe import ForkSafeLock
-from graphsr.ir import Node
 from graphsr.op import Array, Op
-from graphsr.ops import Conv2d, ConvTranspose2d, Fused, Relu
+from graphsr.ops import Relu
 
+from .layer import Epilogue
 from .plan import ALIGNMENT
 
 MIN_BLOCKS = 8
@@ -151,47 +149,36 @@ def windows(
     return np.ndarray((len(block), *kernel, *count), block.dtype, block, 0, strides)
 
 
-@dataclass(frozen=True)
-class Epilogue:
-    """What follows the sum of a convolution: bias, α·y + β·r, activation. Applied to a block while it is in cache."""
+def finish(
+    epilogue: Epilogue, source: Array, output: Array, inputs: Sequence[Array], region: Region, channels: slice
+) -> None:
+    """Apply the epilogue to a block source[C, h, w] in scratch, which is overwritten, and write it to its place in the
+    output[N, Co, H, W].
 
-    bias: int | None = None
-    """Which input of the node is the bias [Co]; likewise the residual [N, Co, H, W]."""
-    residual: int | None = None
-    alpha: float = 1.0
-    beta: float = 1.0
-    activation: Op | None = None
+    Only the last step writes to the output: there, the rows of a block lie far apart, often at powers of two, and
+    evict each other from the cache.
+    """
+    real = source.dtype.type
+    steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+    if epilogue.bias is not None:
+        steps.append((np.add, (source, inputs[epilogue.bias][channels, None, None])))
+    if epilogue.residual is not None:
+        residual = region.of(inputs[epilogue.residual], channels)
+        if epilogue.alpha != 1:
+            steps.append((np.multiply, (source, real(epilogue.alpha))))
+        steps.append((np.add, (source, residual if epilogue.beta == 1 else residual * real(epilogue.beta))))
+    if epilogue.activation is not None:
+        steps.append((partial(activate, epilogue.activation), (source,)))
+    *before, (last, arguments) = steps or [(np.positive, (source,))]
+    for step, operands in before:
+        step(*operands, out=source)
+    last(*arguments, out=region.of(output, channels))
 
-    def operands(self, inputs: Sequence[Array], region: Region, channels: slice) -> tuple[Array | None, Array | None]:
-        """(bias[C, 1, 1], residual[C, h, w]) of a block, each None where the layer has none."""
-        bias = None if self.bias is None else inputs[self.bias][channels, None, None]
-        return bias, None if self.residual is None else region.of(inputs[self.residual], channels)
 
-    def apply(self, source: Array, target: Array, bias: Array | None, residual: Array | None) -> None:
-        """source [C, h, w], a block in scratch that is overwritten -> target, its place in the output.
-
-        Only the last step writes to the output: there, the rows of a block lie far apart, often at powers of two, and
-        evict each other from the cache.
-        """
-        real = source.dtype.type
-        steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-        if bias is not None:
-            steps.append((np.add, (source, bias)))
-        if residual is not None:
-            if self.alpha != 1:
-                steps.append((np.multiply, (source, real(self.alpha))))
-            steps.append((np.add, (source, residual if self.beta == 1 else residual * real(self.beta))))
-        if self.activation is not None:
-            steps.append((partial(activate, self.activation), (source,)))
-        *before, (last, arguments) = steps or [(np.positive, (source,))]
-        for step, operands in before:
-            step(*operands, out=source)
-        last(*arguments, out=target)
-
-    def temporaries(self, nbytes: int) -> int:
-        """Bytes that `apply` allocates for a block of `nbytes`."""
-        scaled = self.residual is not None and self.beta != 1
-        return nbytes if scaled or not isinstance(self.activation, Relu | None) else 0
+def temporaries(epilogue: Epilogue, nbytes: int) -> int:
+    """Bytes that `finish` allocates for a block of `nbytes`."""
+    scaled = epilogue.residual is not None and epilogue.beta != 1
+    return nbytes if scaled or not isinstance(epilogue.activation, Relu | None) else 0
 
 
 def activate(activation: Op, x: Array, out: Array) -> None:
@@ -201,43 +188,3 @@ def activate(activation: Op, x: Array, out: Array) -> None:
             np.maximum(x, x.dtype.type(0), out=out)
         case _:
             np.copyto(out, activation.forward(x))
-
-
-def layer_of(node: Node) -> tuple[Op, Epilogue]:
-    """The op at the heart of a node, and its epilogue: of a fused op, or just the bias of a convolution."""
-    fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
-    arguments = len(node.inputs) - (fused.residual is not None)
-    has_bias = isinstance(fused.base, Conv2d | ConvTranspose2d) and arguments == 3
-    epilogue = Epilogue(
-        bias=2 if has_bias else None,
-        residual=arguments if fused.residual else None,
-        alpha=fused.residual.alpha if fused.residual else 1.0,
-        beta=fused.residual.beta if fused.residual else 1.0,
-        activation=fused.activation,
-    )
-    return fused.base, epilogue
-
-
-class WeightCache:
-    """Weights in the form that a kernel wants, made once and kept for as long as the weights themselves: shared by
-    the programs of all sizes and by all threads."""
-
-    def __init__(self) -> None:
-        self._lock = ForkSafeLock()
-        self._made: dict[tuple[int, str], tuple[weakref.ref[Array], Array]] = {}
-
-    def get(self, weight: Array, form: str, make: Callable[[Array], Array]) -> Array:
-        """`make(weight)`, remembered under the identity of the array and the name of the form."""
-        key = (id(weight), form)
-        with self._lock():
-            known = self._made.get(key)
-            if known is None or known[0]() is not weight:
-                made = make(weight)
-                made.setflags(write=False)
-                known = (weakref.ref(weight, lambda _: self._made.pop(key, None)), made)
-                self._made[key] = known
-            return known[1]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(made.nbytes for _, made in list(self._made.values()))

@@ -24,7 +24,7 @@ from graphsr.backends.llvm.kernel import Call, Kernel
 from graphsr.backends.llvm.loops import module
 from graphsr.backends.llvm.plan import Planner
 from graphsr.backends.llvm.target import Target, named
-from graphsr.backends.numpy_kernel import WeightCache
+from graphsr.backends.weights import WeightCache
 
 CHANNELS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 25, 31, 32, 33, 48, 64, 96, 100, 192)
 SIZES = (1, 1, 2, 3, 5, 7, 8, 11, 12, 13, 14, 16, 17, 23, 33, 50)

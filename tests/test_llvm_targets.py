@@ -25,7 +25,7 @@ from graphsr.backends.llvm.kernel import Call, Kernel
 from graphsr.backends.llvm.loops import module
 from graphsr.backends.llvm.plan import Planner
 from graphsr.backends.llvm.target import Target, named
-from graphsr.backends.numpy_kernel import WeightCache
+from graphsr.backends.weights import WeightCache
 from graphsr.model import Model
 from graphsr.models import edsr, espcn, srresnet, wdsr_a
 from graphsr.op import Array

@@ -14,7 +14,7 @@ from graphsr.ops.winograd import ERROR
 from graphsr.passes import DEFAULT, Pass, choose_conv_algorithm
 from graphsr.threads import processors
 
-from ..numpy_kernel import WeightCache
+from ..weights import WeightCache
 from .kernel import Call
 from .library import library
 from .loops import LANES
@@ -32,8 +32,8 @@ ACCURACY = {"default": ERROR[6], "high": ERROR[4]}
 as exact as a plain sum."""
 
 MEMORY = {"low": 0.0, "default": 2.5, "high": math.inf}
-"""How many times the bytes of the 3x3 weights their Winograd transforms may take between runs. F(6, 3) takes 7 times the
-bytes, F(4, 3) 4 times; what is not kept is transformed anew in every run."""
+"""How many times the bytes of the 3x3 weights their Winograd transforms may take between runs. F(6, 3) takes 7 times
+the bytes, F(4, 3) 4 times; what is not kept is transformed anew in every run."""
 
 
 class LlvmBackend(Backend):

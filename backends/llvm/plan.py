@@ -17,8 +17,8 @@ import numpy as np
 from graphsr.ir import Const, Graph, Input, Node, TensorType
 from graphsr.op import Array
 
-from ..numpy_kernel import WeightCache
 from ..plan import pack
+from ..weights import WeightCache
 from .kernel import Argument, Call, Kernel
 from .memory import LINE
 from .target import Target

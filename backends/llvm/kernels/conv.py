@@ -16,8 +16,8 @@ from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvTranspose2d, DepthToSpace
 
-from ...numpy_kernel import Epilogue as Layer
-from ...numpy_kernel import layer_of
+from ...layer import Epilogue as Layer
+from ...layer import layer_of
 from ..kernel import Argument
 from ..loops import LANES
 from ..memory import aligned
