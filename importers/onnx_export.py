@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from graphsr.atomic import atomic_path
 from graphsr.errors import ModelError
-from graphsr.ir import Const, Graph, Input, Node
+from graphsr.ir import Const, Graph, Input, Node, TensorType
+from graphsr.op import Op
 from graphsr.ops import Fused
 from graphsr.textform import node_names
 
-from .onnx_export_ops import WRITERS, Writer, missing
+from .onnx_export_ops import REFUSED, RULES
+from .onnx_export_writer import Site, UnwritableError, Writer, onnx_dtype
 
 OPSET = 17
 IR_VERSION = 8  # of the same time as the opset: engines refuse a newer one than they know
@@ -38,55 +39,58 @@ def export(graph: Graph, path: str | os.PathLike[str]) -> None:
 
 def onnx_model(graph: Graph) -> onnx.ModelProto:
     """The graph as a model. Raises `ModelError` with every node that has no ONNX form."""
-    refuse_unwritable(graph)
     names = node_names(graph)
-    writer = Writer(set(names.values()) | set(graph.outputs))
+    given = {names[node]: node.type for node in graph.inputs}
+    writer = Writer(given, {*names.values(), *graph.outputs})
+    reasons: list[str] = []
     for node in graph.nodes():
         if isinstance(node.op, Const):
             writer.constants.append(numpy_helper.from_array(node.value, names[node]))
         elif not isinstance(node.op, Input):
-            _write(writer, node, [names[child] for child in node.inputs], names[node])
+            try:
+                _write(writer, node, names)
+            except UnwritableError as error:
+                reasons.append(f"  {node.where()}: {error}")
+    if reasons:
+        raise ModelError("\n".join(["these ops cannot be written as ONNX:", *reasons]))
     for name, node in graph.outputs.items():
         if name != names[node]:
             if name in names.values():
                 raise ModelError(f"output {name!r} has the name of another node: rename one of them")
-            writer.add("Identity", [names[node]], name)
-    inputs = [_value(node, names[node]) for node in graph.inputs]
-    outputs = [_value(node, name) for name, node in graph.outputs.items()]
+            writer.settle(names[node], name)
+    inputs = [_value(type_, name) for name, type_ in given.items()]
+    outputs = [_value(node.type, name) for name, node in graph.outputs.items()]
     made = helper.make_graph(writer.nodes, "graphsr", inputs, outputs, writer.constants)
     opset = [helper.make_opsetid("", OPSET)]
     return helper.make_model(made, opset_imports=opset, ir_version=IR_VERSION, producer_name="graphsr")
 
 
-def refuse_unwritable(graph: Graph) -> None:
-    lines = [
-        f"  {node.where()}: {', '.join(names)}"
-        for node in graph.nodes()
-        if not isinstance(node.op, Const | Input) and (names := missing(node.op))
-    ]
-    if lines:
-        raise ModelError("\n".join(["these ops cannot be written as ONNX:", *lines]))
-
-
-def _write(writer: Writer, node: Node, inputs: list[str], output: str) -> None:
+def _write(writer: Writer, node: Node, names: dict[Node, str]) -> None:
     """One node; a fused one as its parts, one after the other."""
-    op, nodes = node.op, node.inputs
-    if not isinstance(op, Fused):
-        WRITERS[type(op)](writer, op, nodes, inputs, output)
+    types = tuple(child.type for child in node.inputs)
+    values = tuple(child.value if child.is_const else None for child in node.inputs)
+    inputs = [names[child] for child in node.inputs]
+    if not isinstance(node.op, Fused):
+        _write_op(Site(writer, names[node], types, node.type, values), node.op, inputs)
         return
-    count = len(inputs) - bool(op.residual)
-    stages = [(op.base, nodes[:count], inputs[:count])]
-    if op.residual:
-        stages.append((op.residual, (node, nodes[-1]), inputs[-1:]))
-    if op.activation:
-        stages.append((op.activation, (node,), []))
-    before: list[str] = []
-    for number, (part, read, rest) in enumerate(stages, 1):
-        name = output if number == len(stages) else writer.fresh(f"{output}.{part.name}")
-        WRITERS[type(part)](writer, part, read, before + rest, name)
-        before = [name]
+    count = len(inputs) - bool(node.op.residual)
+    read, rest = (types[:count], inputs[:count]), (types[count:], inputs[count:])
+    parts = [part for part in (node.op.base, node.op.residual, node.op.activation) if part is not None]
+    for part in parts:
+        type_ = part.infer(*read[0])
+        name = names[node] if part is parts[-1] else writer.fresh(f"{names[node]}.{part.name}")
+        _write_op(Site(writer, name, read[0], type_, values), part, read[1])
+        read = ((type_, *rest[0]), [name, *rest[1]])
+        rest = ((), [])
 
 
-def _value(node: Node, name: str) -> onnx.ValueInfoProto:
-    sizes = [size if isinstance(size, int) else str(size) for size in node.type.shape]
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(node.type.dtype)), sizes)
+def _write_op(site: Site, op: Op, inputs: list[str]) -> None:
+    rule = RULES.get(type(op))
+    if rule is None:
+        raise UnwritableError(REFUSED.get(type(op), "it has no rule"))
+    site.writer.settle(rule(site, op, *inputs), site.name)
+
+
+def _value(type_: TensorType, name: str) -> onnx.ValueInfoProto:
+    sizes = [size if isinstance(size, int) else str(size) for size in type_.shape]
+    return helper.make_tensor_value_info(name, onnx_dtype(type_.dtype), sizes)
