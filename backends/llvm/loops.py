@@ -297,7 +297,16 @@ class Function:
         self._lines.append(f"  call void @{name}({VECTOR} {value.text}, ptr {pointer.text}, i32 4, {MASK} {mask.text})")
 
     def gather(self, pointer: Value, indices: Value) -> Value:
-        """The floats of the array at `pointer` with these indices (i32 lanes)."""
+        """The floats of the array at `pointer` with these indices (i32 lanes). Where registers are narrower than
+        vectors there is no instruction for it, and addresses are better kept out of the vector registers."""
+        if self.register < LANES:
+            gathered = self.vector(0.0)
+            for lane in range(self.lanes_now):
+                index = self.convert("sext", self.extract(indices, lane), I64)
+                scalar = self.load(pointer + index * 4, FLOAT)
+                insert = f"insertelement {VECTOR} {gathered.text}, float {scalar.text}, i64 {lane}"
+                gathered = self.emit(insert, VECTOR)
+            return gathered
         places = self.emit(f"getelementptr float, ptr {pointer.text}, {IVECTOR} {indices.text}", f"<{LANES} x ptr>")
         everywhere = self.lanes([True] * self.lanes_now, MASK)
         name = f"llvm.masked.gather.v{LANES}f32.v{LANES}p0"
@@ -358,8 +367,8 @@ class Function:
     def pieces(self) -> Iterator[Index]:
         """A loop over the registers that a vector takes; yields where in a vector a piece begins, in bytes.
 
-        Inside, vectors are as long as a register, so addresses of vectors need the bytes added, and `lanes`, `shuffle`,
-        `extract` and masks have no meaning. No loop where a register holds a vector, nor inside of another such loop.
+        Inside, vectors have `lanes_now` lanes, as a register has: addresses of vectors need the bytes added, and code
+        that names lanes has to name as many. No loop where a register holds a vector, nor inside of another such loop.
         """
         if self.register == self.lanes_now:
             yield 0

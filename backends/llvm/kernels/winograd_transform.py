@@ -19,15 +19,10 @@ def apply_matrix(k: Function, matrix: Array, x: Sequence[Value]) -> list[Value]:
     columns = _column_pairs(matrix)
     if columns:
         return _paired_columns(k, matrix, x, columns)
-    rows = dict(_row_pairs(matrix))
-    done: dict[int, Value] = {}
-    for i in range(len(matrix)):
-        if i in done:
-            continue
-        if i not in rows:
-            done[i] = combine(k, matrix[i], x)
-            continue
-        j = rows[i]
+    pairs = _row_pairs(matrix)
+    single = [i for i in range(len(matrix)) if all(i not in pair for pair in pairs)]
+    done = {i: combine(k, matrix[i], x) for i in single}  # first: in Bᵀ no others read x[0] and x[n−1]
+    for i, j in pairs:
         same = matrix[i] == matrix[j]
         even, odd = combine(k, matrix[i] * same, x), combine(k, matrix[i] * ~same, x)
         done[i], done[j] = even + odd, even - odd

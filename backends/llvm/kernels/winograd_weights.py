@@ -63,7 +63,8 @@ class WinogradWeights(Kernel):
                 rows = k.load(k["lanes"] + (lane + v * LANES) * 4 + piece, IVECTOR, align=4)
                 columns = k.scratch + v * VECTOR_BYTES + piece
                 for j in range(3):
-                    g = [self._gather(k, source + 4 * (3 * i + j), rows) for i in range(3)]
+                    taps = [(source + 4 * (3 * i + j), columns + (3 * i + j) * self.line) for i in range(3)]
+                    g = [self._gather(k, tap, rows, place) for tap, place in taps]
                     for n, value in enumerate(apply_matrix(k, G, g)):
                         k.store(value, columns + (3 * n + j) * self.line)
             with k.loop(a) as i, k.loop(self.vectors) as v, k.pieces() as piece:
@@ -73,11 +74,15 @@ class WinogradWeights(Kernel):
                 for j, value in enumerate(apply_matrix(k, G, g)):
                     k.store(value, out + j * k["point"])
 
-    def _gather(self, k: Function, source: Value, rows: Value) -> Value:
-        """One tap of all lanes; `rows` are their distances in floats, negative where there is no channel."""
+    def _gather(self, k: Function, source: Value, rows: Value, place: Value) -> Value:
+        """One tap of all lanes; `rows` are their distances in floats, negative where there is no channel. Where lanes
+        are loaded one by one, taps are stored at `place` so that LLVM does not load those of several at a time."""
         zero = k.lanes([0] * k.lanes_now, IVECTOR)
         absent = rows < zero
-        return k.select(absent, k.vector(0.0), k.gather(source, k.select(absent, zero, rows)))
+        tap = k.select(absent, k.vector(0.0), k.gather(source, k.select(absent, zero, rows)))
+        if k.register < LANES:
+            k.store(tap, place)
+        return tap
 
 
 def transform_weights(
