@@ -11,7 +11,8 @@ is timed.
 
 GFLOP/s are effective: the operations of the direct sum over the time, whatever the algorithm saves, so Winograd may
 pass 100 % of the peak. A layer without arithmetic is given in GB/s of its input and output, of the copy bandwidth.
-Load is the time from a file on disk to the first result, imports apart. "cores" is the mean number of processors that
+Load is the time from a file on disk to the first result, imports apart: of the first process, and of later ones, which
+find what it has left in its cache. "cores" is the mean number of processors that
 an engine used: much less than its threads where others used the machine, and then the figures say little.
 """
 
@@ -56,9 +57,13 @@ class Entrant:
         self._worker: Worker | None = None
 
     def check(self, reference: Array, step: int) -> None:
-        """Load, compare with the reference; a failure is noted and ends the entrant's part."""
-        with self._noted(), self._loaded() as worker:
-            path = Path(worker.ask("check", step=step)["path"])
+        """Load in a first process, then in the one that stays, which finds what the first has left on disk; compare
+        with the reference. A failure is noted and ends the entrant's part."""
+        with self._noted():
+            with self._loaded():
+                self.close()
+            with self._loaded() as worker:
+                path = Path(worker.ask("check", step=step)["path"])
             output = np.load(path)
             path.unlink()
             self.result.error = relative_error(output, reference)
@@ -86,6 +91,7 @@ class Entrant:
             answer = self._worker.ask("load", variant=self.result.variant)
             self.result.imports.append(answer["import"])
             self.result.loads.append(answer["load"])
+            self.result.rss = max(self.result.rss, answer["rss"])
         yield self._worker
         if not self.resident:
             self.close()

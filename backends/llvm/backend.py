@@ -31,7 +31,7 @@ ACCURACY = {"default": ERROR[6], "high": ERROR[4]}
 """Largest rounding error that a choice admits, in deviations of a convolution's output: F(6, 3), or F(4, 3), which is
 as exact as a plain sum."""
 
-MEMORY = {"low": 0.0, "default": 2.5, "high": math.inf}
+MEMORY = {"low": 0.0, "default": 2.0, "high": math.inf}
 """How many times the bytes of the 3x3 weights their Winograd transforms may take between runs. F(6, 3) takes 7 times
 the bytes, F(4, 3) 4 times; what is not kept is transformed anew in every run."""
 

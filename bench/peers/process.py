@@ -29,17 +29,18 @@ class Worker:
     """One engine in a process of its own: its threads, its memory and its crashes are its own.
 
     Between requests it is stopped (SIGSTOP), so that a thread pool that spins while idle disturbs no other engine.
-    It gets an empty folder for caches: what is loaded is never what an earlier run has compiled.
+    What it may keep on disk for later processes, it finds in `folder` only.
     """
 
     def __init__(self, engine: str, folder: Path, threads: int, timeout: float = 600.0) -> None:
         self.timeout = timeout
-        self._caches = tempfile.TemporaryDirectory(prefix="bench-cache-", ignore_cleanup_errors=True)
+        caches = folder / f"caches-{engine}-{threads}"
+        caches.mkdir(exist_ok=True)
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # until `close`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "peers.worker"],
             cwd=BENCH,
-            env=environment(threads, self._caches.name),
+            env=environment(threads, caches),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -62,7 +63,6 @@ class Worker:
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream:
                 stream.close()
-        self._caches.cleanup()
 
     def __enter__(self) -> Worker:
         return self
@@ -102,7 +102,7 @@ class Worker:
         return f"the process ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}: {said}"
 
 
-def environment(threads: int, caches: str) -> dict[str, str]:
+def environment(threads: int, caches: Path) -> dict[str, str]:
     """The variables of a worker. OpenMP is told the threads here too: some engines ask only it."""
     kept = {name: value for name, value in os.environ.items() if name not in TUNING}
-    return kept | {"OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": caches}
+    return kept | {"OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": str(caches)}

@@ -26,7 +26,14 @@ from graphsr.op import Array
 from peers.engines import ENGINES, Run
 from peers.machine import Machine
 
-MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "mnn": "MNN", "torch": "torch"}
+MODULES = {
+    "llvm": "graphsr.backends.llvm.backend",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "mnn": "MNN",
+    "torch": "torch",
+}
 """What is imported before the clock of `load` starts."""
 WARM_SECONDS = 0.5
 """A run shorter than this only warms the caches up, which a longer one does not notice."""
@@ -46,7 +53,8 @@ class Session:
         return {"variant": ENGINES[self.name].prepare(self.folder, self.threads, np.load(self.folder / "input.npy"))}
 
     def load(self, variant: str) -> dict[str, Any]:
-        """Import the engine, load the network, run it once: seconds of the first, and of the two others together."""
+        """Import the engine, load the network, run it once: seconds of the first, and of the two others together; and
+        the largest memory."""
         self.x: Array = np.load(self.folder / "input.npy")
         start = time.perf_counter()
         if self.name in MODULES:
@@ -54,7 +62,7 @@ class Session:
         imported = time.perf_counter()
         self.network: Run = ENGINES[self.name].load(self.folder, self.threads, variant)
         self._timed()
-        return {"import": imported - start, "load": time.perf_counter() - imported}
+        return {"import": imported - start, "load": time.perf_counter() - imported, "rss": peak_rss()}
 
     def run(self, seconds: float) -> dict[str, Any]:
         """Seconds of each run, for about this long; how many processors were at work in the mean; and the largest
