@@ -40,6 +40,7 @@ def _to_float64(graph: Graph) -> Graph:
 @dataclass(frozen=True)
 class ReferenceProgram:
     graph: Graph
+    threads: int = 1
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Evaluate in topological order; a value is dropped after its last use."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from graphsr.dim import Dim
 from graphsr.errors import BackendError, GraphError, ShapeError
-from graphsr.explain import Profile, steps_table
+from graphsr.explain import Profile, count_of, steps_table
 from graphsr.explain import Step as Step
 from graphsr.forksafe import ForkSafeLock
 from graphsr.ir import Graph, Node
@@ -40,6 +40,10 @@ def node_macs(node: Node) -> int:
 
 class Program(Protocol):
     """A bound graph, ready to run. Must not keep or change the arrays it is given or has returned."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that a run uses: at most as many as were asked for."""
 
     @property
     def planned_bytes(self) -> int:
@@ -157,7 +161,8 @@ class Executable:
         weights = sum(step.weight_bytes for step in steps)
         return (
             f"{steps_table(steps)}\n"
-            f"backend {self.backend.name}, {self.threads} threads, {sum(step.macs for step in steps) / 1e9:.3f} GMAC, "
+            f"backend {self.backend.name}, {count_of(program.threads, 'thread')}, "
+            f"{sum(step.macs for step in steps) / 1e9:.3f} GMAC, "
             f"planned memory {program.planned_bytes / 1e6:.1f} MB"
             + (f", weights as the kernels read them {weights / 1e6:.1f} MB" if weights else "")
         )

@@ -50,7 +50,7 @@ class Profile:
             rows.append((step.node, step.op, step.kernel, *time, *rate, *memory, step.note))
         macs = sum(step.macs for step in self.steps)
         effective = 2e3 * macs / self.total
-        team = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        team = count_of(self.threads, "thread")
         return (
             f"{aligned(rows)}\n{self.total:.2f} ms a call on {team}: {effective / 1e9:.0f} GFLOP/s, "
             f"counted as direct sums, {100 * effective / self.flops:.0f} % of the peak of {self.flops / 1e9:.0f}; "
@@ -65,6 +65,11 @@ def steps_table(steps: Sequence[Step]) -> str:
         weights = f"{s.weight_bytes / 1e3:.0f}" if s.weight_bytes else ""
         rows.append((s.node, s.op, s.kernel, f"{s.macs / 1e6:.1f}", f"{s.nbytes / 1e3:.0f}", weights, s.note))
     return aligned(rows)
+
+
+def count_of(number: int, thing: str) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -239,11 +239,13 @@ def wrong_inputs_are_refused(suite: Suite) -> None:
 
 
 def programs_explain_themselves(suite: Suite) -> None:
-    """`explain()` names a kernel for whatever is computed; the planned memory is known and not negative."""
+    """`explain()` names a kernel for whatever is computed; the planned memory is known and not negative, and no more
+    threads are used than were asked for."""
 
     def body(case: GraphCase) -> None:
-        run = suite.compile(case.graph)
+        run = suite.compile(case.graph, threads=2)
         program = run.bind(case.shapes)
+        assert 1 <= program.threads <= 2, f"{program.threads} threads where 2 were asked for\n{case}"
         assert program.planned_bytes >= 0, f"planned_bytes is {program.planned_bytes}\n{case}"
         computes = any(not isinstance(node.op, Input | Const) for node in run.graph.nodes())
         assert bool(program.steps()) == computes, f"steps() is {program.steps()}\n{run.graph}"
