@@ -53,6 +53,17 @@ def exact_gelu_tanh(x: Array) -> Array:
     return x * logistic(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
 
 
+def exact_silu(x: Array) -> Array:
+    near = np.maximum(x, -700)
+    return near * logistic(near)
+
+
+def exact_mish(x: Array) -> Array:
+    near = np.maximum(x, -700)
+    e = np.exp(np.minimum(near, 40))
+    return near * (e * (e + 2) / (e * (e + 2) + 2))
+
+
 FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float, float]] = {
     "exp": (functions.exp, np.exp, 1.0, 0.97),
     "expm1": (functions.expm1, np.expm1, 1.43, 1.54),
@@ -60,6 +71,8 @@ FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float, float]] = {
     "log1p": (functions.log1p, np.log1p, 1.39, 1.39),
     "tanh": (functions.tanh, np.tanh, 1.64, 2.43),
     "logistic": (functions.logistic, logistic, 1.5, 2.41),
+    "silu": (functions.silu, exact_silu, 2.4, 3.1),
+    "mish": (functions.mish, exact_mish, 4.7, 4.7),
     "softplus": (functions.softplus, softplus, 1.66, 1.66),
     "erf": (functions.erf, exact_erf, 0.53, 0.53),
     "erfc": (functions.erfc, erfc, 0.51, 0.51),

@@ -51,6 +51,7 @@ from .math import (
     gelu_tanh,
     logistic,
     mish,
+    silu,
     softplus,
     tanh,
 )
@@ -146,7 +147,7 @@ EMITTERS: dict[type[Op], Emitter] = {
     Relu: lambda k, op, x: at_least(k, x, 0),
     Relu6: lambda k, op, x: clip(k, x, 0, 6),
     Selu: lambda k, op, x: elu(k, x, SELU_LAMBDA, SELU_LAMBDA * SELU_ALPHA),
-    Silu: lambda k, op, x: above(k, x) * logistic(k, x),
+    Silu: lambda k, op, x: silu(k, x),
     SoftPlus: lambda k, op, x: softplus(k, x),
     SoftSign: lambda k, op, x: softsign(k, x),
     Stair: _stair,
