@@ -42,7 +42,7 @@ from graphsr.ops.activation import SELU_ALPHA, SELU_LAMBDA
 from .onnx_export_writer import Rules, Site, plain
 
 
-def _affine(s: Site, x: str, factor: float, summand: float = 0.0) -> str:
+def affine(s: Site, x: str, factor: float, summand: float = 0.0) -> str:
     """factor·x + summand"""
     y = s("Mul", x, s.number(factor))
     return s("Add", y, s.number(summand)) if summand else y
@@ -57,12 +57,12 @@ def _exponential(s: Site, x: str, factor: float, inner: float = 1.0) -> str:
     """factor · (e^(x/inner) − 1) for x < 0, else 0"""
     negative = s("Min", x, s.number(0))
     exponent = negative if inner == 1 else s("Div", negative, s.number(inner))
-    return _affine(s, s("Sub", s("Exp", exponent), s.number(1)), factor)
+    return affine(s, s("Sub", s("Exp", exponent), s.number(1)), factor)
 
 
 def _leaky(s: Site, x: str, slope: float) -> str:
     """ONNX keeps attributes in float32, so float64 has a constant instead (here and below)."""
-    return s("LeakyRelu", x, alpha=slope) if s.dtype == "float32" else _bent(s, x, _affine(s, x, slope))
+    return s("LeakyRelu", x, alpha=slope) if s.dtype == "float32" else _bent(s, x, affine(s, x, slope))
 
 
 def _elu(s: Site, op: Elu, x: str) -> str:
@@ -74,7 +74,7 @@ def _elu(s: Site, op: Elu, x: str) -> str:
 def _selu(s: Site, op: Selu, x: str) -> str:
     if s.dtype == "float32":
         return s("Selu", x, alpha=SELU_ALPHA, gamma=SELU_LAMBDA)
-    return _bent(s, _affine(s, x, SELU_LAMBDA), _exponential(s, x, SELU_LAMBDA * SELU_ALPHA))
+    return _bent(s, affine(s, x, SELU_LAMBDA), _exponential(s, x, SELU_LAMBDA * SELU_ALPHA))
 
 
 def _celu(s: Site, op: Celu, x: str) -> str:
@@ -89,47 +89,47 @@ def clip(s: Site, x: str, low: float, high: float) -> str:
 
 
 def _plse(s: Site, op: Plse, x: str) -> str:
-    low, middle, high = _affine(s, x, 0.01, 0.04), _affine(s, x, 0.125, 0.5), _affine(s, x, 0.01, 0.96)
+    low, middle, high = affine(s, x, 0.01, 0.04), affine(s, x, 0.125, 0.5), affine(s, x, 0.01, 0.96)
     upper = s("Where", s("Greater", x, s.number(4)), high, middle)
     return s("Where", s("Less", x, s.number(-4)), low, upper)
 
 
 def _lhtan(s: Site, op: LhTan, x: str) -> str:
-    upper = s("Where", s("Greater", x, s.number(1)), _affine(s, x, 0.001, 0.999), x)
-    return s("Where", s("Less", x, s.number(0)), _affine(s, x, 0.001), upper)
+    upper = s("Where", s("Greater", x, s.number(1)), affine(s, x, 0.001, 0.999), x)
+    return s("Where", s("Less", x, s.number(0)), affine(s, x, 0.001), upper)
 
 
 def _stair(s: Site, op: Stair, x: str) -> str:
     """⌊⌊x⌋/2⌋ + max(0, r − 1), r = x − 2·⌊x/2⌋"""
-    flat = s("Floor", _affine(s, s("Floor", x), 0.5))
-    rest = s("Sub", x, _affine(s, s("Floor", _affine(s, x, 0.5)), 2))
+    flat = s("Floor", affine(s, s("Floor", x), 0.5))
+    rest = s("Sub", x, affine(s, s("Floor", affine(s, x, 0.5)), 2))
     return s("Add", flat, s("Relu", s("Sub", rest, s.number(1))))
 
 
 def _gelu(s: Site, op: Gelu, x: str) -> str:
     """x·(1 + erf(x/√2))/2, or x·σ(2·√(2/π)·(x + 0.044715·x³))"""
     if op.approximate == "none":
-        return s("Mul", x, _affine(s, s("Erf", _affine(s, x, sqrt(0.5))), 0.5, 0.5))
+        return s("Mul", x, affine(s, s("Erf", affine(s, x, sqrt(0.5))), 0.5, 0.5))
     cube = s("Mul", s("Mul", x, x), x)
-    inner = s("Add", x, _affine(s, cube, 0.044715))
-    return s("Mul", x, s("Sigmoid", _affine(s, inner, 2 * sqrt(2 / pi))))
+    inner = s("Add", x, affine(s, cube, 0.044715))
+    return s("Mul", x, s("Sigmoid", affine(s, inner, 2 * sqrt(2 / pi))))
 
 
 def _hard_sigmoid(s: Site, op: HardSigmoid, x: str) -> str:
     if s.dtype == "float32":
         return s("HardSigmoid", x, alpha=op.alpha, beta=op.beta)
-    return clip(s, _affine(s, x, op.alpha, op.beta), 0, 1)
+    return clip(s, affine(s, x, op.alpha, op.beta), 0, 1)
 
 
 def _hard_swish(s: Site, op: HardSwish, x: str) -> str:
-    return s("Mul", x, clip(s, _affine(s, x, 1 / 6, 0.5), 0, 1)) if s.dtype != "float32" else s("HardSwish", x)
+    return s("Mul", x, clip(s, affine(s, x, 1 / 6, 0.5), 0, 1)) if s.dtype != "float32" else s("HardSwish", x)
 
 
 def _shrink(s: Site, op: Shrink, x: str) -> str:
     if s.dtype == "float32":
         return s("Shrink", x, lambd=op.threshold, bias=op.bias)
     inside = s("LessOrEqual", s("Abs", x), s.number(op.threshold))
-    return s("Where", inside, s.number(0), s("Sub", x, _affine(s, s("Sign", x), op.bias)))
+    return s("Where", inside, s.number(0), s("Sub", x, affine(s, s("Sign", x), op.bias)))
 
 
 def _thresholded(s: Site, op: ThresholdedRelu, x: str) -> str:
@@ -146,11 +146,11 @@ def _prelu(s: Site, op: PRelu, x: str, slope: str) -> str:
 ACTIVATIONS: Rules = {
     Linear: plain("Identity"),
     Logistic: plain("Sigmoid"),
-    Loggy: lambda s, op, x: s("Tanh", _affine(s, x, 0.5)),
+    Loggy: lambda s, op, x: s("Tanh", affine(s, x, 0.5)),
     Relu: plain("Relu"),
     Elu: _elu,
     Relie: lambda s, op, x: _leaky(s, x, 0.01),
-    Ramp: lambda s, op, x: s("Add", s("Relu", x), _affine(s, x, 0.1)),
+    Ramp: lambda s, op, x: s("Add", s("Relu", x), affine(s, x, 0.1)),
     Tanh: plain("Tanh"),
     Plse: _plse,
     Leaky: lambda s, op, x: _leaky(s, x, op.slope),
@@ -159,8 +159,8 @@ ACTIVATIONS: Rules = {
     Selu: _selu,
     SoftPlus: plain("Softplus"),
     SoftSign: plain("Softsign"),
-    Elliot: lambda s, op, x: _affine(s, s("Softsign", _affine(s, x, op.steepness)), 0.5, 0.5),
-    SymmElliot: lambda s, op, x: s("Softsign", _affine(s, x, op.steepness)),
+    Elliot: lambda s, op, x: affine(s, s("Softsign", affine(s, x, op.steepness)), 0.5, 0.5),
+    SymmElliot: lambda s, op, x: s("Softsign", affine(s, x, op.steepness)),
     Stair: _stair,
     Relu6: lambda s, op, x: clip(s, x, 0, 6),
     Clip: lambda s, op, x: clip(s, x, op.low, op.high),

@@ -105,6 +105,18 @@ def _matmul(s: Site, op: MatMul, a: str, b: str) -> str:
     return s.cast(s("MatMul", s.cast(a, "int64"), s.cast(b, "int64")), s.dtype)
 
 
+def _einsum(s: Site, op: Einsum, *x: str) -> str:
+    """ONNX wants "..." to stand for as many axes in every input that has it: some get axes of size 1."""
+    terms = op.equation.replace(" ", "").partition("->")[0].split(",")
+    extra = [type_.rank - len(term.replace("...", "")) for term, type_ in zip(terms, s.types, strict=True)]
+    inputs = []
+    for name, term, axes in zip(x, terms, extra, strict=True):
+        first = term.find("...")
+        missing = integers(range(first, first + max(extra) - axes))
+        inputs.append(s("Unsqueeze", name, missing) if first >= 0 and missing.size else name)
+    return s("Einsum", *inputs, equation=op.equation)
+
+
 REDUCE: Rules = {
     ReduceSum: lambda s, op, x: _wide(s, x, lambda wide: reduce_sum(s, wide, op.axes, op.keepdims)),
     ReduceMean: _reduction("ReduceMean", _same),
@@ -127,5 +139,5 @@ REDUCE: Rules = {
     LogSoftmax: lambda s, op, x: s("LogSoftmax", x, axis=op.axis),
     Dense: _dense,
     MatMul: _matmul,
-    Einsum: lambda s, op, *x: s("Einsum", *x, equation=op.equation),
+    Einsum: _einsum,
 }
