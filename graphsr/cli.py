@@ -191,7 +191,11 @@ def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
     p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
     p.add_argument("--accuracy", choices=("default", "high"), help="high: no transform that loses digits")
-    p.add_argument("--memory", choices=("default", "low"), help="low: no transformed weights")
+    p.add_argument(
+        "--memory",
+        choices=("low", "default", "high"),
+        help="transformed weights between runs: none, twice the weights at most (default), all",
+    )
     _add_overrides(p)
 
 

@@ -65,7 +65,7 @@ class Model:
     ) -> Executable:
         """Make the network callable on a backend; `threads=None` uses all that are available.
 
-        `options` are those of the backend; llvm has `accuracy="high"` and `memory="low"`.
+        `options` are those of the backend; llvm has `accuracy="high"`, and `memory="low"` or `"high"`.
         Raises `BackendError` when the backend or an option is unknown, or a node is not supported.
         """
         return get_backend(backend, **options).compile(self.graph, threads=threads)
