@@ -16,7 +16,7 @@ from graphsr.ops import BatchNorm, Expand, Fused, Linear, PRelu
 from graphsr.ops.compare import Comparison, Logic
 
 from .elementwise_blocked import can_be_blocked, lower_blocked
-from .elementwise_ops import FORMULAS, Step
+from .elementwise_ops import FORMULAS, Step, has_formula
 from .elementwise_planar import ITEMSIZE, lower_planar
 
 if TYPE_CHECKING:
@@ -121,13 +121,16 @@ def chain_to(plan: Planner, node: Node) -> Chain:
 
 def why_not(node: Node) -> str:
     """Why a node is not computed here; "" if it is."""
+    operands, result = [child.type.dtype for child in node.inputs], node.type.dtype
+    for dtype in (result, *operands):
+        if dtype not in ITEMSIZE:
+            return f"only {', '.join(ITEMSIZE)}, not {dtype}"
     for op, _ in stages(node):
         if type(op) not in FORMULAS:
             return f"no kernel for {op.name}"
-    for type_ in (node.type, *(child.type for child in node.inputs)):
-        if type_.dtype not in ITEMSIZE:
-            return f"only {' and '.join(ITEMSIZE)}, not {type_.dtype}"
-    if isinstance(node.op, Comparison) and not isinstance(node.op, Logic) and node.inputs[0].type.dtype == "bool":
+        if not has_formula(op, operands, result):
+            return f"no kernel for {op.name} of {', '.join(operands)} to {result}"
+    if isinstance(node.op, Comparison) and not isinstance(node.op, Logic) and operands[0] == "bool":
         return "comparison of bool"
     return ""
 

@@ -1,12 +1,13 @@
 """What element-wise ops compute, on vectors: the formulas of their `forward`, in the same order of operations.
 
-Numbers are float vectors, truth values are masks.
+Numbers are vectors of float32, truth values are masks; the ops of `ANY_NUMBER` take other numbers too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from graphsr.op import Op
 from graphsr.ops import (
@@ -25,8 +26,11 @@ from graphsr.ops import (
     Floor,
     Greater,
     GreaterEqual,
+    IsInf,
+    IsNan,
     Less,
     LessEqual,
+    Linear,
     Log,
     Maximum,
     Minimum,
@@ -49,9 +53,9 @@ from graphsr.ops import (
     Xor,
 )
 
-from ..loops import LANES, MASK, Function, Value
+from ..loops import IVECTOR, LANES, MASK, VECTOR, Function, Value, is_float
 from .activation import EMITTERS, emit_activation, leaky
-from .math import constant, erf, exp, log_, power
+from .math import DOUBLES, LONGS, constant, erf, exp, log_, power
 from .trigonometry import cos, sin
 
 
@@ -94,7 +98,8 @@ def _extreme(how: str) -> Formula:
     """max ("ge") or min ("le"), NaN where either is NaN."""
 
     def formula(k: Function, op: Op, a: Value, b: Value) -> Value:
-        return k.select(k.compare(how, a, b) | k.compare("uno", a, a), a, b)
+        first = k.compare(how, a, b)
+        return k.select(first | k.compare("uno", a, a) if is_float(a.type) else first, a, b)
 
     return formula
 
@@ -104,7 +109,22 @@ def _compare(how: str) -> Formula:
 
 
 def _intrinsic(name: str) -> Formula:
-    return lambda k, op, x: k.intrinsic(name, x)
+    """Of float32 or float64."""
+    return lambda k, op, x: k.call(f"llvm.{name}.v{LANES}f{64 if x.type == DOUBLES else 32}", x.type, x)
+
+
+def _abs(k: Function, op: Abs, x: Value) -> Value:
+    return _intrinsic("fabs")(k, op, x) if is_float(x.type) else k.select(x < 0, -x, x)
+
+
+def _pow(k: Function, op: Pow, a: Value, b: Value) -> Value:
+    return power(k, a, convert(k, b, VECTOR))
+
+
+def _is_inf(k: Function, op: IsInf, x: Value) -> Value:
+    signs = [sign for sign, asked in ((-1, op.negative), (1, op.positive)) if asked]
+    found = [k.compare("eq", x, k.literal(sign * inf, x.type)) for sign in signs]
+    return found[0] | found[-1] if found else k.lanes([False] * LANES, MASK)
 
 
 def _thresholded_relu(k: Function, op: ThresholdedRelu, x: Value) -> Value:
@@ -117,12 +137,24 @@ def _shrink(k: Function, op: Shrink, x: Value) -> Value:
 
 
 def _cast(k: Function, op: Cast, x: Value) -> Value:
-    """Between float32 and bool."""
-    if (x.type == MASK) == (op.dtype == "bool"):
+    """From any number or truth value; to integers from those alone."""
+    if op.dtype == "bool":
+        return x if x.type == MASK else k.compare("ne", x, k.literal(0, x.type))
+    return convert(k, x, {"float32": VECTOR, "float64": DOUBLES, "int32": IVECTOR, "int64": LONGS}[op.dtype])
+
+
+def convert(k: Function, x: Value, type_: str) -> Value:
+    """The same numbers as another type; true is 1."""
+    if x.type == type_:
         return x
     if x.type == MASK:
-        return k.select(x, k.vector(1.0), k.vector(0.0))
-    return k.compare("ne", x, k.vector(0.0))
+        return k.select(x, k.literal(1, type_), k.literal(0, type_))
+    widens = type_ in (DOUBLES, LONGS)
+    if is_float(x.type) and is_float(type_):
+        return k.convert("fpext" if widens else "fptrunc", x, type_)
+    if is_float(type_):
+        return k.convert("sitofp", x, type_)
+    return k.convert("sext" if widens else "trunc", x, type_)
 
 
 def _sign(k: Function, op: Op, x: Value) -> Value:
@@ -132,7 +164,7 @@ def _sign(k: Function, op: Op, x: Value) -> Value:
 
 
 FORMULAS: dict[type[Op], Formula] = {
-    Abs: _intrinsic("fabs"),
+    Abs: _abs,
     Add: lambda k, op, a, b: a + b,
     And: lambda k, op, a, b: a & b,
     BatchNorm: _batch_norm,
@@ -147,6 +179,8 @@ FORMULAS: dict[type[Op], Formula] = {
     Floor: _intrinsic("floor"),
     Greater: _compare("gt"),
     GreaterEqual: _compare("ge"),
+    IsInf: _is_inf,
+    IsNan: lambda k, op, x: k.compare("uno", x, x),
     Less: _compare("lt"),
     LessEqual: _compare("le"),
     Log: lambda k, op, x: log_(k, x),
@@ -157,7 +191,7 @@ FORMULAS: dict[type[Op], Formula] = {
     Not: lambda k, op, x: x ^ k.lanes([True] * LANES, x.type),
     Or: lambda k, op, a, b: a | b,
     PRelu: lambda k, op, x, slope: leaky(k, slope, x),
-    Pow: lambda k, op, a, b: power(k, a, b),
+    Pow: _pow,
     Reciprocal: lambda k, op, x: k.vector(1.0) / x,
     Round: _intrinsic("roundeven"),
     Shortcut: _shortcut,
@@ -172,3 +206,38 @@ FORMULAS: dict[type[Op], Formula] = {
     **dict.fromkeys(EMITTERS, emit_activation),
 }
 """The code of every element-wise op, by its class."""
+
+ANY_NUMBER: frozenset[type[Op]] = frozenset(
+    (
+        Abs,
+        Add,
+        Cast,
+        Equal,
+        Expand,
+        Greater,
+        GreaterEqual,
+        Less,
+        LessEqual,
+        Linear,
+        Maximum,
+        Minimum,
+        Mul,
+        Neg,
+        Sub,
+        Where,
+    )
+)
+"""Ops that integers and float64 have, too."""
+ANY_FLOAT: frozenset[type[Op]] = frozenset((Ceil, Div, Floor, IsInf, IsNan, Round, Sqrt))
+"""Ops that float64 has, too."""
+
+
+def has_formula(op: Op, operands: Sequence[str], result: str) -> bool:
+    """Whether the op is computed here for operands and a result of these dtypes, all of them among those of `convert`
+    and bool."""
+    dtypes = {*operands, result} - {"float32", "bool"}
+    if isinstance(op, Cast):
+        return not ("float" in operands[0] and "int" in result)  # what is too large depends on the machine
+    if isinstance(op, Pow):
+        return (operands[0], "float64" in operands) == ("float32", False)
+    return not dtypes or type(op) in ANY_NUMBER or (type(op) in ANY_FLOAT and dtypes == {"float64"})

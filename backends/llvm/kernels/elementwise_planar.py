@@ -15,8 +15,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ..kernel import Argument, Kernel
-from ..loops import FLOAT, I32, I64, LANES, PTR, VECTOR, Function, Value
+from ..loops import I32, I64, IVECTOR, LANES, PTR, VECTOR, Function, Value
 from .elementwise_ops import Step, evaluate
+from .math import DOUBLES, LONGS
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -27,7 +28,9 @@ CHUNK = 8192
 """Elements of a unit of work, a multiple of 16: about 32 KB of each array."""
 
 BYTES = f"<{LANES} x i8>"
-ITEMSIZE = {"float32": 4, "bool": 1}
+ITEMSIZE = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "bool": 1}
+IN_MEMORY = {"float32": VECTOR, "float64": DOUBLES, "int32": IVECTOR, "int64": LONGS, "bool": BYTES}
+"""The vector of 16 elements of a dtype, as they lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,22 @@ class Stream:
     def itemsize(self) -> int:
         return ITEMSIZE[self.dtype]
 
+    @property
+    def vector(self) -> str:
+        return IN_MEMORY[self.dtype]
+
     def load(self, k: Function, row: Value, i: Value, mask: Value | None) -> Value:
         """16 elements from the i-th on; those of the mask only."""
         place = row + i * self.itemsize
-        if self.dtype == "float32":
-            return k.load(place, VECTOR, align=4) if mask is None else k.load_some(place, mask)
-        zero = k.literal(0, BYTES)
         if mask is None:
-            return k.compare("ne", k.load(place, BYTES, align=1), zero)
-        name = f"llvm.masked.load.v{LANES}i8.p0"
-        return k.compare("ne", k.call(name, BYTES, place, k.literal(1, I32), mask, zero), zero)
+            return self._meaning(k, k.load(place, self.vector, align=self.itemsize))
+        arguments = place, k.literal(self.itemsize, I32), mask, k.literal(0, self.vector)
+        return self._meaning(k, k.call(f"llvm.masked.load.{self._suffix}.p0", self.vector, *arguments))
 
     def load_one(self, k: Function, row: Value) -> Value:
         """The element that is repeated, in every lane."""
-        if self.dtype == "float32":
-            return k.splat(k.load(row, FLOAT))
-        return k.compare("ne", k.splat(k.load(row, "i8")), k.literal(0, BYTES))
+        scalar = self.vector.removeprefix(f"<{LANES} x ").removesuffix(">")
+        return self._meaning(k, k.splat(k.load(row, scalar)))
 
     def store(self, k: Function, y: Value, row: Value, i: Value, mask: Value | None) -> None:
         place = row + i * self.itemsize
@@ -65,10 +68,18 @@ class Stream:
             y = k.convert("zext", y, BYTES)
         if mask is None:
             k.store(y, place, align=self.itemsize)
-        elif self.dtype == "float32":
-            k.store_some(y, place, mask)
         else:
-            k.call(f"llvm.masked.store.v{LANES}i8.p0", "void", y, place, k.literal(1, I32), mask)
+            k.call(f"llvm.masked.store.{self._suffix}.p0", "void", y, place, k.literal(self.itemsize, I32), mask)
+
+    def _meaning(self, k: Function, vector: Value) -> Value:
+        """Truth values are masks."""
+        return k.compare("ne", vector, k.literal(0, BYTES)) if self.dtype == "bool" else vector
+
+    @property
+    def _suffix(self) -> str:
+        """How LLVM names the vector."""
+        letter = "f" if "float" in self.dtype else "i"
+        return f"v{LANES}{letter}{8 * self.itemsize}"
 
 
 @dataclass(frozen=True)
