@@ -31,6 +31,10 @@ def export(graph: Graph, path: str | os.PathLike[str]) -> None:
     if made.ByteSize() > LARGEST:
         raise ModelError(f"the model takes {made.ByteSize()} bytes, an ONNX file at most {LARGEST}")
     try:
+        onnx.checker.check_model(made, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"ONNX has not all of these operators for these types: {error}") from error
+    try:
         with atomic_path(path) as partial:
             partial.write_bytes(made.SerializeToString(deterministic=True))
     except OSError as error:

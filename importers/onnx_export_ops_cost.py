@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import log
 from typing import TypeAlias
 
+from graphsr.dim import product
 from graphsr.ops import (
     HellingerCost,
     HingeCost,
@@ -46,12 +47,9 @@ def _smoothed(s: Site, op: Cost, t: str) -> str:
     """t' = (1 − smoothing)·t + smoothing/n"""
     if not op.smoothing:
         return t
-    count = 1
-    for size in s.x.shape[1:]:
-        if not isinstance(size, int):
-            raise UnwritableError("smoothed labels need known sizes of a sample")
-        count *= size
-    return affine(s, t, 1 - op.smoothing, op.smoothing / count)
+    count = s.scalar(product(s.x.shape[1:]))
+    share = s("Div", s.number(op.smoothing), s.cast(count, s.dtype))
+    return s("Add", s("Mul", t, s.number(1 - op.smoothing)), share)
 
 
 def _weight(s: Site, op: Cost, t: str, slope: Callable[[], str]) -> str:

@@ -18,7 +18,7 @@ from graphsr.ops import (
 )
 
 from .onnx_export_ops_reduce import reduce_sum, reduced
-from .onnx_export_writer import Rules, Site, UnwritableError, integers
+from .onnx_export_writer import Rules, Site, integers
 
 
 def _standard(s: Site, x: str, axes: tuple[int, ...], eps: float) -> str:
@@ -112,12 +112,10 @@ def _local_response_norm(s: Site, op: LocalResponseNorm, x: str) -> str:
     pads = np.zeros((2, s.x.rank), np.int64)
     pads[:, 1] = (op.size - 1) // 2, op.size // 2
     squares = s("Pad", s("Mul", x, x), pads.ravel(), s.number(0))
-    channels = s.x.shape[1]
-    if not isinstance(channels, int):
-        raise UnwritableError("the number of channels must be known")
-    total = s.slice(squares, 1, 0, channels)
-    for first in range(1, op.size):
-        total = s("Add", total, s.slice(squares, 1, first, first + channels))
+    last = op.size - 1
+    total = s.slice(squares, 1, last)
+    for first in range(last):
+        total = s("Add", total, s.slice(squares, 1, first, first - last))
     scale = s("Add", s("Mul", total, s.number(op.alpha / op.size)), s.number(op.kappa))
     return s("Mul", x, s("Pow", scale, s.number(-op.beta)))
 

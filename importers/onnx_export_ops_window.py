@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from onnx import numpy_helper
 
+from graphsr.dim import Size, larger
 from graphsr.ops import (
     AvgPool2d,
     AvgPoolNd,
@@ -81,31 +82,30 @@ def _local(s: Site, op: LocalConv2d, x: str, weight: str, bias: str) -> str:
 
 
 def _max_pool(s: Site, op: MaxPool2d | MaxPoolNd, x: str) -> str:
-    """Padding wider than the kernel, which engines refuse, becomes a frame of −∞; but it would shift the indices."""
-    how = {**_window(op), **_rounding(s, op), "dilations": list(op.dilation)}
-    if isinstance(op, MaxPool2d) or op.output == "values":
-        if max(pads := how.pop("pads")) < min(op.kernel):
-            return s("MaxPool", x, **how, pads=pads)
-        return s("MaxPool", _padded(s, pads, x, -np.inf), **how)
-    return s.several("MaxPool", 2, x, **how, storage_order=int(op.column_major))[1]
+    """Padding wider than the kernel, which engines refuse, becomes a frame of −∞; but that would shift the indices."""
+    how = {**_window(op), "dilations": list(op.dilation), "ceil_mode": int(op.ceil_mode)}
+    if isinstance(op, MaxPoolNd) and op.output == "indices":
+        order = int(op.column_major)
+        return _cut(s, op, s.several("MaxPool", 2, x, **how, pads=list(op.padding), storage_order=order)[1])
+    if max(op.padding) < min(op.kernel):
+        return _cut(s, op, s("MaxPool", x, **how, pads=list(op.padding)))
+    return _cut(s, op, s("MaxPool", _padded(s, op.padding, x, -np.inf), **how))
 
 
 def _avg_pool(s: Site, op: AvgPool2d | AvgPoolNd, x: str) -> str:
     """What ceil mode adds behind the padding never counts: padding that does is made part of the input before."""
     if set(op.dilation) != {1}:
         return _dilated_average(s, op, x)
-    rounding = _rounding(s, op)
-    if op.count_include_pad and rounding["pads"] != list(op.padding):
-        behind = rounding["pads"]
-        x = _padded(s, op.padding, x, 0)
-        rounding = {"pads": [more - done for more, done in zip(behind, op.padding, strict=True)], "ceil_mode": 0}
-        return s("AveragePool", x, **_window(op), **rounding)
-    return s("AveragePool", x, **_window(op), **rounding, count_include_pad=int(op.count_include_pad))
+    how = {**_window(op), "ceil_mode": int(op.ceil_mode)}
+    if op.ceil_mode and op.count_include_pad:
+        return _cut(s, op, s("AveragePool", _padded(s, op.padding, x, 0), **how))
+    included = int(op.count_include_pad)
+    return _cut(s, op, s("AveragePool", x, **how, pads=list(op.padding), count_include_pad=included))
 
 
 def _dilated_average(s: Site, op: AvgPool2d | AvgPoolNd, x: str) -> str:
     """Σ x / Σ 1, both as convolutions: AveragePool has dilation from set 19 on only."""
-    pads = _known_pads(s, op)
+    pads = _reach(s, op)
     if op.count_include_pad:
         x = _padded(s, op.padding, x, 0)
         pads = [more - done for more, done in zip(pads, op.padding, strict=True)]
@@ -120,46 +120,53 @@ def _lp_pool(s: Site, op: LpPoolNd, x: str) -> str:
     if set(op.dilation) == {1} and not op.ceil_mode:
         return s("LpPool", x, **_window(op), pads=list(op.padding), p=op.p)
     powers = s("Pow", s("Abs", x), s.number(op.p))
-    return s("Pow", _window_sum(s, op, powers, _known_pads(s, op)), s.number(1 / op.p))
+    return s("Pow", _window_sum(s, op, powers, _reach(s, op)), s.number(1 / op.p))
 
 
-def _window_sum(s: Site, op: Pool, x: str, pads: list[int]) -> str:
+def _window_sum(s: Site, op: Pool, x: str, pads: Sequence[Size]) -> str:
     """The sum over each window: a convolution with ones, channel by channel."""
     channels = s.x.shape[1]
     if not isinstance(channels, int):
         raise UnwritableError("the number of channels must be known")
-    ones = np.ones((channels, 1, *op.kernel), s.dtype)
-    return s("Conv", x, ones, **_window(op), pads=pads, dilations=list(op.dilation), group=channels)
+    how = {**_window(op), "dilations": list(op.dilation), "group": channels}
+    return s("Conv", _padded(s, pads, x, 0), np.ones((channels, 1, *op.kernel), s.dtype), **how)
 
 
 def _window(op: Pool) -> dict[str, Any]:
     return {"kernel_shape": list(op.kernel), "strides": list(op.stride)}
 
 
-def _rounding(s: Site, op: Pool) -> dict[str, Any]:
-    """Ceil mode as padding, where sizes are known: operators before set 19 let windows start behind the input."""
-    if op.ceil_mode and s.x.is_bound:
-        return {"pads": _known_pads(s, op), "ceil_mode": 0}
-    return {"pads": list(op.padding), "ceil_mode": int(op.ceil_mode)}
+def _cut(s: Site, op: Pool, y: str) -> str:
+    """Without the windows that start behind the input: in ceil mode the operators before set 19 may have them."""
+    axes = len(op.kernel)
+    behind = zip(op.padding[axes:], op.stride, _spans(op), strict=True)
+    if not op.ceil_mode or all(pad + step <= span for pad, step, span in behind):
+        return y
+    sizes = s.sizes(s.output.shape[2:])
+    return s("Slice", y, integers([0] * axes), sizes, integers(range(2, axes + 2)))
 
 
-def _known_pads(s: Site, op: Pool) -> list[int]:
+def _reach(s: Site, op: Pool) -> list[Size]:
     """The padding, behind each axis as wide as the windows reach."""
-    if not op.ceil_mode:
-        return list(op.padding)
-    if not s.x.is_bound:
-        raise UnwritableError("ceil_mode with dilation, or of a norm, needs known sizes")
-    pads, axes = list(op.padding), len(op.kernel)
-    for a, (n, m) in enumerate(zip(s.x.dims[2:], s.output.dims[2:], strict=True)):
-        span = op.dilation[a] * (op.kernel[a] - 1) + 1
-        pads[axes + a] = max(pads[axes + a], op.stride[a] * (m - 1) + span - n - pads[a])
+    pads: list[Size] = list(op.padding)
+    if op.ceil_mode:
+        for a, (n, m) in enumerate(zip(s.x.shape[2:], s.output.shape[2:], strict=True)):
+            behind = a + len(op.kernel)
+            pads[behind] = larger(pads[behind], op.stride[a] * (m - 1) + _spans(op)[a] - n - op.padding[a])
     return pads
 
 
-def _padded(s: Site, pads: Sequence[int], x: str, value: float) -> str:
+def _spans(op: Pool) -> list[int]:
+    """How many elements a window reaches over along each axis."""
+    return [step * (size - 1) + 1 for step, size in zip(op.dilation, op.kernel, strict=True)]
+
+
+def _padded(s: Site, pads: Sequence[Size], x: str, value: float) -> str:
     """x with a frame around its spatial axes."""
     axes = len(pads) // 2
-    return s("Pad", x, integers([0, 0, *pads[:axes], 0, 0, *pads[axes:]]), s.number(value)) if any(pads) else x
+    if all(isinstance(pad, int) and pad == 0 for pad in pads):
+        return x
+    return s("Pad", x, s.sizes([0, 0, *pads[:axes], 0, 0, *pads[axes:]]), s.number(value))
 
 
 WINDOW: Rules = {
