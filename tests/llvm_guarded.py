@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from llvm_layers import CHANNELS, SIZES, Draw, layer_case
 from test_llvm_conv import ALL as CONVOLUTIONS
+from test_llvm_matmul import products
+from test_llvm_normalise import normalisations
 
 from graphsr import ops
 from graphsr.backends.llvm import plan as plan_module
@@ -165,6 +167,15 @@ IMAGE_OPS: tuple[Op, ...] = (
     ops.Resize((2.0, 3.0), mode="nearest"),
     ops.Resize((2.0, 1.5), mode="linear"),
     ops.Resize((2.0, 2.0), mode="cubic"),
+    ops.Resize((3.0, 4.0), mode="linear"),
+    ops.LogSoftmax(1),
+    ops.ReduceLogSumExp((2, 3)),
+    ops.ReduceL2((1,)),
+    ops.ReduceMin((-1,)),
+    ops.L2Norm((1,)),
+    ops.L1Norm((2, 3)),
+    ops.Roll((1, -2), (2, 3)),
+    ops.Tile((1, 2, 1, 3)),
     ops.Pad((1, 2, 3, 1), "reflect"),
     ops.Pad((1, 0, 2, 3)),
 )
@@ -193,6 +204,8 @@ def layers(draw: Draw) -> GraphCase:
 FAMILIES: dict[str, tuple[type[LlvmBackend], st.SearchStrategy[GraphCase]]] = {
     **{name: (AsWritten, cases) for name, cases in CONVOLUTIONS.items()},
     "images": (AsWritten, images()),
+    "products": (AsWritten, products()),
+    "normalisations": (AsWritten, normalisations()),
     "layers": (AsWritten, layers()),
     "wide layers": (LlvmBackend, wide_layers()),
     "networks": (LlvmBackend, networks()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,8 +19,12 @@ from graphsr.testing.wide import repeated
 pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
+from test_llvm_conv import innermost_loops
 
-from graphsr.backends.llvm.kernels.matmul import DEPTH, GROUP
+from graphsr.backends.llvm.jit import emit_assembly
+from graphsr.backends.llvm.kernels.matmul import DEPTH, GROUP, MatrixProduct, tile_of
+from graphsr.backends.llvm.loops import module
+from graphsr.backends.llvm.target import named
 
 SIZES = (1, 2, 11, 15, 16, 17, 30, 32, 33, 48, 64, 65, 100, GROUP + 5)
 BATCHES = (((), ()), ((3,), ()), ((), (2,)), ((2, 3), (2, 3)), ((2, 1, 3), (4, 1)), ((1,), (1,)))
@@ -61,3 +67,15 @@ def test_sums_in_parts(inner: int, constant: bool) -> None:
     y = BACKEND.compile(graph, threads=2)({"a": a} if constant else {"a": a, "b": b})["y"]
     bound = inner * float(np.finfo(np.float32).eps) * (np.abs(a.astype(np.float64)) @ np.abs(b))
     assert (np.abs(y - a.astype(np.float64) @ b) <= bound).all()
+
+
+@pytest.mark.parametrize("columns", [16, 32, 48, 64])
+@pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-v3", "x86-64-v2"])
+def test_the_register_tile_stays_in_registers(name: str, columns: int) -> None:
+    target = named(name)
+    vectors, rows = tile_of(target, 1000, columns)
+    kernel = MatrixProduct(rows, vectors, packed=False, axes=1)
+    loops = innermost_loops(emit_assembly(module([kernel.function(target)]), target))
+    products = [loop for loop in loops if len(re.findall("fmadd|mulps", loop)) >= 3]
+    assert products
+    assert not any(re.search(r"[xyz]mm.*rsp|rsp.*[xyz]mm", loop) for loop in products)

@@ -12,6 +12,7 @@ from graphsr.op import Array, Op
 from graphsr.ops import GroupNorm, InstanceNorm, L1Norm, L2Norm, LayerNorm, RmsNorm
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
+from graphsr.testing.graphs import GraphCase
 from graphsr.testing.wide import repeated
 
 pytest.importorskip("llvmlite")
@@ -28,22 +29,26 @@ def test_every_strategy(name: str, data: st.DataObject) -> None:
     assert_has_kernel(layer_graph(data.draw(LAYERS[name]()), constant=False))
 
 
-@several
-@given(st.data(), SHAPES, st.integers(0, 3), st.booleans())
-def test_last_axes(data: st.DataObject, shape: tuple[int, ...], axis: int, centred: bool) -> None:
-    parameters = tuple(data.draw(repeated(shape[axis:])) for _ in range(data.draw(st.integers(1, 2)) if centred else 1))
-    op: Op = LayerNorm(axis, 0.25) if centred else RmsNorm(axis - 4, 0.25)
-    case = layer_case(data.draw, op, shape, constants=parameters)
-    assert_has_kernel(case)
-    assert_same_nans(with_nans(case))
+@st.composite
+def normalisations(draw: st.DrawFn) -> GraphCase:
+    """With parameters: of the last axes, or of groups of channels."""
+    shape, axis = draw(SHAPES), draw(st.integers(0, 3))
+    n, quarter, height, width = shape
+    op = draw(
+        st.sampled_from(
+            [LayerNorm(axis, 0.25), RmsNorm(axis - 4, 0.25), GroupNorm(1, 0.25), GroupNorm(4, 0.25), InstanceNorm(0.25)]
+        )
+    )
+    if isinstance(op, LayerNorm | RmsNorm):
+        count = 1 if isinstance(op, RmsNorm) else draw(st.integers(1, 2))
+        return layer_case(draw, op, shape, constants=tuple(draw(repeated(shape[axis:])) for _ in range(count)))
+    parameters = tuple(draw(repeated((4 * quarter,))) for _ in range(2))
+    return layer_case(draw, op, (n, 4 * quarter, height, width), constants=parameters)
 
 
 @several
-@given(st.data(), SHAPES, st.sampled_from([GroupNorm(1, 0.25), GroupNorm(4, 0.25), InstanceNorm(0.25)]))
-def test_groups_of_channels(data: st.DataObject, shape: tuple[int, ...], op: Op) -> None:
-    channels = 4 * shape[1]
-    parameters = tuple(data.draw(repeated((channels,))) for _ in range(2))
-    case = layer_case(data.draw, op, (shape[0], channels, *shape[2:]), constants=parameters)
+@given(normalisations())
+def test_rows_and_groups(case: GraphCase) -> None:
     assert_has_kernel(case)
     assert_same_nans(with_nans(case))
 
