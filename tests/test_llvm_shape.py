@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
-from graphsr.ops import Concat, Pad, Relu, Reshape, Slice, Split, Transpose
+from graphsr.ops import Concat, Pad, PadNd, Relu, Reshape, Slice, Split, Transpose
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
 from graphsr.testing.graphs import GraphCase
@@ -58,6 +58,19 @@ def test_cuts_of_channels(data: st.DataObject, blocked: bool, cut: tuple[int, in
 def test_pad(data: st.DataObject, mode: str, padding: tuple[int, int, int, int]) -> None:
     h, w = (max(padding[a], padding[a + 2]) + data.draw(st.sampled_from(SIZES)) for a in (0, 1))
     assert_has_kernel(layer_case(data.draw, Pad(padding, mode, 0.5), (2, 3, h, w)))
+
+
+@several
+@given(
+    st.data(),
+    st.sampled_from(["constant", "edge", "reflect", "wrap"]),
+    st.tuples(*[st.sampled_from([0, 1, 3, 17])] * 4),
+)
+def test_pad_of_any_width(data: st.DataObject, mode: str, padding: tuple[int, int, int, int]) -> None:
+    """Mirrored and repeated as often as it takes."""
+    h, w = (data.draw(st.sampled_from(SIZES)) for _ in "hw")
+    top, left, bottom, right = padding
+    assert_has_kernel(layer_case(data.draw, PadNd((0, 0, top, left, 0, 0, bottom, right), mode, 0.5), (2, 3, h, w)))
 
 
 def dense_block(shape: tuple[int, ...]) -> Graph:

@@ -33,7 +33,7 @@ LOWER: dict[str, str] = {
     "matmul": "matmul",
     "batch_norm_train": "batch_norm",
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
-    **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad"), "shape"),
+    **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad", "pad_nd"), "shape"),
     **dict.fromkeys(("tile", "roll", "gather"), "repeat"),
     "conv_transpose2d": "conv_transpose",
 }

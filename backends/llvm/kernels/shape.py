@@ -1,4 +1,4 @@
-"""reshape, transpose, concat, split, slice and pad: elements that move, or stay where they are under another shape.
+"""reshape, transpose, concat, split, slice, pad, pad_nd: elements that move, or stay where they are in another shape.
 
 What only changes shape is a view. Inputs of a concat are written to their places in its output by whoever computes
 them, where the planner can arrange it; whole blocks of channels stay in the blocked layout; the rest is `Move`.
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from graphsr.ir import Node
 from graphsr.op import Array
-from graphsr.ops import Concat, Pad, Reshape, Slice, Split, Transpose
+from graphsr.ops import Concat, Pad, PadNd, Reshape, Slice, Split, Transpose
+from graphsr.ops.generate import known
 from graphsr.ops.reduce import normal_axes
 
 from ..kernel import Argument, Kernel
@@ -53,7 +54,9 @@ def lower(plan: Planner, node: Node) -> None:
                 slices[axis] = slice(start, stop, step)
             _cut(plan, node, slices)
         case Pad():
-            _pad(plan, node, op)
+            _pad(plan, node, op.padding, op.mode, op.value)
+        case PadNd():
+            _pad(plan, node, _of_image(op), op.mode, op.value)
 
 
 def _transpose(plan: Planner, node: Node, op: Transpose) -> None:
@@ -165,30 +168,47 @@ class PadRows(Kernel):
             k.store(k.load(x + k.load(k["columns"] + i * 8, I64) * 4, FLOAT), out + i * 4)
 
 
-def _pad(plan: Planner, node: Node, op: Pad) -> None:
+Padding: TypeAlias = tuple[int, int, int, int]
+"""Top, left, bottom, right."""
+
+
+def _of_image(op: PadNd) -> Padding:
+    """The padding of the last two axes, if there is no other, and nothing is cut off."""
+    from ..plan import NoKernel
+
+    sizes = [known(size) for size in op.padding]
+    rank = len(sizes) // 2
+    if rank < 2 or any(sizes[a] or sizes[a + rank] for a in range(rank - 2)) or min(sizes) < 0:
+        raise NoKernel("more than rows and columns around an image")
+    return sizes[rank - 2], sizes[rank - 1], sizes[-2], sizes[-1]
+
+
+def _pad(plan: Planner, node: Node, padding: Padding, mode: str, value: float) -> None:
     from ..plan import NoKernel
 
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
     *outer, height, width = node.inputs[0].type.dims
-    if not any(op.padding):
+    if not any(padding):
         plan.view(node, node.inputs[0])
         return
-    top, left, bottom, right = op.padding
-    rows, columns = _sources(op, height, top, bottom), _sources(op, width, left, right)
+    top, left, bottom, right = padding
+    rows, columns = _sources(mode, height, top, bottom), _sources(mode, width, left, right)
     out_height, planes = len(rows), prod(outer)
     bands, band_rows = bands_of(out_height, 4 * len(columns), planes)
     sizes = {"height": height, "width": width, "left": left, "right": right, "out_height": out_height}
-    arguments: dict[str, Argument] = {**sizes, "bands": bands, "band_rows": band_rows, "rows": rows, "value": op.value}
+    arguments: dict[str, Argument] = {**sizes, "bands": bands, "band_rows": band_rows, "rows": rows, "value": value}
     arguments |= {"x": plan.planar(node.inputs[0]), "y": plan.new_planar(node)}
-    constant = op.mode == "constant"
+    constant = mode == "constant"
     if not constant:
         arguments["columns"] = columns
-    plan.call(node, PadRows(constant), arguments, planes * bands, label=f"pad {op.mode}")
+    plan.call(node, PadRows(constant), arguments, planes * bands, label=f"pad {mode}")
 
 
-def _sources(op: Pad, size: int, before: int, after: int) -> Array:
+def _sources(mode: str, size: int, before: int, after: int) -> Array:
     """Which row (column) of x each row (column) of y repeats; −1 for none."""
-    if op.mode == "constant":
+    if mode == "constant":
         return np.pad(np.arange(size), (before, after), constant_values=-1)
-    return np.pad(np.arange(size), (before, after), "edge" if op.mode == "edge" else "reflect")
+    return np.pad(
+        np.arange(size), (before, after), "edge" if mode == "edge" else "wrap" if mode == "wrap" else "reflect"
+    )
