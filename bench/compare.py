@@ -31,13 +31,13 @@ import numpy as np
 import onnx
 
 from graphsr.backends.reference import ReferenceBackend
+from graphsr.importers.onnx_export import onnx_model
 from graphsr.model import Model
 from graphsr.op import Array
 from graphsr.threads import available_threads
 
 from peers.engines import ENGINES, OWN
 from peers.networks import CASES, Case, Work, folded, save_model, work
-from peers.onnx_file import onnx_model
 from peers.process import Worker, WorkerError
 from peers.report import Result, Round, host, markdown, plot, save, table
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 
 import onnx
 from onnx import helper, numpy_helper
@@ -43,25 +45,24 @@ def export(graph: Graph, path: str | os.PathLike[str]) -> None:
 
 def onnx_model(graph: Graph) -> onnx.ModelProto:
     """The graph as a model. Raises `ModelError` with every node that has no ONNX form."""
-    names = node_names(graph)
+    nodes = node_names(graph)
+    names = _value_names(graph, nodes)
     given = {names[node]: node.type for node in graph.inputs}
-    writer = Writer(given, {*names.values(), *graph.outputs})
+    writer = Writer(given, names.values())
     reasons: list[str] = []
     for node in graph.nodes():
         if isinstance(node.op, Const):
             writer.constants.append(numpy_helper.from_array(node.value, names[node]))
         elif not isinstance(node.op, Input):
             try:
-                _write(writer, node, names)
+                _write(writer, node, names, nodes[node])
             except UnwritableError as error:
                 reasons.append(f"  {node.where()}: {error}")
     if reasons:
         raise ModelError("\n".join(["these ops cannot be written as ONNX:", *reasons]))
     for name, node in graph.outputs.items():
         if name != names[node]:
-            if name in names.values():
-                raise ModelError(f"output {name!r} has the name of another node: rename one of them")
-            writer.settle(names[node], name)
+            writer.settle(names[node], name, name)
     inputs = [_value(type_, name) for name, type_ in given.items()]
     outputs = [_value(node.type, name) for name, node in graph.outputs.items()]
     made = helper.make_graph(writer.nodes, "graphsr", inputs, outputs, writer.constants)
@@ -69,30 +70,44 @@ def onnx_model(graph: Graph) -> onnx.ModelProto:
     return helper.make_model(made, opset_imports=opset, ir_version=IR_VERSION, producer_name="graphsr")
 
 
-def _write(writer: Writer, node: Node, names: dict[Node, str]) -> None:
+def _value_names(graph: Graph, nodes: Mapping[Node, str]) -> dict[Node, str]:
+    """What the value of each node is called: an output as the graph calls it, the others as their nodes."""
+    names = dict(nodes)
+    for name, node in reversed(list(graph.outputs.items())):
+        if not isinstance(node.op, Input | Const):
+            names[node] = name
+    owned = {*names.items(), *((node, name) for name, node in graph.outputs.items())}
+    shared = [name for name, owners in Counter(name for _, name in owned).items() if owners > 1]
+    if shared:
+        raise ModelError(f"output {min(shared)!r} has the name of another node: rename one of them")
+    return names
+
+
+def _write(writer: Writer, node: Node, names: Mapping[Node, str], called: str) -> None:
     """One node; a fused one as its parts, one after the other."""
     types = tuple(child.type for child in node.inputs)
     values = tuple(child.value if child.is_const else None for child in node.inputs)
     inputs = [names[child] for child in node.inputs]
     if not isinstance(node.op, Fused):
-        _write_op(Site(writer, names[node], types, node.type, values), node.op, inputs)
+        _write_op(Site(writer, called, types, node.type, values), node.op, inputs, names[node])
         return
     count = len(inputs) - bool(node.op.residual)
     read, rest = (types[:count], inputs[:count]), (types[count:], inputs[count:])
     parts = [part for part in (node.op.base, node.op.residual, node.op.activation) if part is not None]
     for part in parts:
         type_ = part.infer(*read[0])
-        name = names[node] if part is parts[-1] else writer.fresh(f"{names[node]}.{part.name}")
-        _write_op(Site(writer, name, read[0], type_, values), part, read[1])
+        site = Site(writer, f"{called}.{part.name}", read[0], type_, values)
+        name = names[node] if part is parts[-1] else writer.fresh(site.name)
+        _write_op(site, part, read[1], name)
         read = ((type_, *rest[0]), [name, *rest[1]])
         rest = ((), [])
 
 
-def _write_op(site: Site, op: Op, inputs: list[str]) -> None:
+def _write_op(site: Site, op: Op, inputs: list[str], name: str) -> None:
     rule = RULES.get(type(op))
     if rule is None:
         raise UnwritableError(REFUSED.get(type(op), "it has no rule"))
-    site.writer.settle(rule(site, op, *inputs), site.name)
+    site.writer.settle(rule(site, op, *inputs), name, site.name)
 
 
 def _value(type_: TensorType, name: str) -> onnx.ValueInfoProto:

@@ -68,16 +68,15 @@ class Writer:
         self._unnamed.update(dict.fromkeys(outputs, self.nodes[-1]))
         return outputs
 
-    def settle(self, result: str, name: str) -> None:
-        """Give a result its final name: that of the operator it comes from or, where it has a name, a copy."""
+    def settle(self, result: str, name: str, called: str) -> None:
+        """Give a result its final name: that of the operator it comes from or, where it has a name, a copy; the
+        operator is called so."""
         node = self._unnamed.pop(result, None)
         if node is None:
-            self.nodes.append(helper.make_node("Identity", [result], [name], name))
+            self.nodes.append(helper.make_node("Identity", [result], [name], called))
             return
-        place = list(node.output).index(result)
-        node.output[place] = name
-        if place == 0:
-            node.name = name
+        node.output[list(node.output).index(result)] = name
+        node.name = called
 
     def split(self, x: str, axis: int, sizes: tuple[int, ...], base: str) -> onnx.NodeProto:
         """The operator that cuts x into these pieces: one for all that read a piece."""

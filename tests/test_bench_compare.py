@@ -19,8 +19,10 @@ from graphsr.ops import Conv2d
 
 pytest.importorskip("compare", reason="the bench is not beside the tests")
 
+from graphsr.importers.onnx_export import onnx_model
+
 import compare
-from peers import engines, machine, networks, onnx_file, report
+from peers import engines, machine, networks, report
 from peers.ncnn_file import write_ncnn
 from peers.process import Worker, WorkerError, environment
 
@@ -62,7 +64,7 @@ def test_onnx_keeps_every_attribute_of_a_convolution(
     ort = pytest.importorskip("onnxruntime")
     model = networks.layer(Conv2d(stride, padding, (dilation, 1), groups=2), 4, (6, 2, 3, 2))
     x = np.linspace(-1, 1, 4 * 7 * 6, dtype=np.float32).reshape(1, 4, 7, 6)
-    proto = onnx_file.onnx_model(model.graph.bind({"input": x.shape}))
+    proto = onnx_model(model.graph.bind({"input": x.shape}))
     (got,) = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"input": x})
     expected = model.compile("reference")({"input": x})["output"]
     weight, bias = (node.value for node in model.graph.nodes() if node.is_const)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 import graphsr
+from graphsr.importers.onnx_export import OPSET, onnx_model
 from graphsr.ir import Graph, Node
 from graphsr.ops import Concat, Reshape
 
 from peers.networks import folded
-from peers.onnx_file import OPSET, onnx_model
 
 CALIBRATION = 4
 """Noise images from which batch normalisation takes its mean and variance."""
