@@ -52,7 +52,7 @@ def test_explain_shows_what_the_choices_cost() -> None:
         kernels[name] = " ".join(step.kernel for step in steps)
         weights[name] = sum(step.weight_bytes for step in steps)
     assert all(("F(6,3)" in kernels[name]) == (name != "exact") for name in choices)
-    assert "F(4,3)" in kernels["exact"]
+    assert "F(2,3)" in kernels["exact"]
     assert "weights of F(6,3)" in kernels["low"]
     assert "weights of" not in kernels["high"]
     assert weights["low"] < weights["default"] < weights["high"]
