@@ -44,10 +44,27 @@ class Row:
     y: Value
     size: Value
 
-    def fold(self, folding: Folding, at: Value, of: Formula | None = None) -> Value:
-        """The fold of a formula of every element at x or y, in every lane."""
-        total = fold_run(self.k, folding, at, self.size, of)
+    def fold(self, folding: Folding, of: Formula | None = None) -> Value:
+        """The fold of a formula of every element of x, in every lane."""
+        total = fold_run(self.k, folding, self.x, self.size, of)
         return folding.leave(self.k, folding.across(self.k, total))
+
+    def write_and_sum(self, of: Formula) -> Value:
+        """y = a formula of every element of x; their sum, in every lane."""
+        k, whole = self.k, self.size & -LANES
+
+        def vector(i: Value, mask: Value | None = None) -> list[Value]:
+            value = of(load_row(k, self.x + i * 4, mask))
+            store_row(k, value, self.y + i * 4, mask)
+            return [value if mask is None else k.select(mask, value, k.vector(0.0))]
+
+        total = in_chunks(k, SUM, whole, 1, vector, LANES)
+
+        @k.fold(self.size, total, start=whole, step=LANES)
+        def all_of_it(i: Value, total: list[Value]) -> list[Value]:
+            return [total[0] + vector(i, k.first_lanes(self.size - i))[0]]
+
+        return SUM.across(k, all_of_it[0])
 
     def write(self, at: Value, of: Formula) -> None:
         """y = a formula of every element at x or y"""
@@ -72,15 +89,23 @@ class Columns:
     step: Value
     mask: Value | None
 
-    def fold(self, folding: Folding, at: Value, of: Formula | None = None) -> Value:
+    def fold(self, folding: Folding, of: Formula | None = None) -> Value:
         """As that of a row, for every lane its own."""
 
         def term(i: Value) -> list[Value]:
-            value = load_row(self.k, at + i * self.step, self.mask)
+            value = load_row(self.k, self.x + i * self.step, self.mask)
             return [folding.enter(self.k, of(value) if of else value)]
 
         (total,) = in_chunks(self.k, folding, self.size, 1, term)
         return folding.leave(self.k, total)
+
+    def write_and_sum(self, of: Formula) -> Value:
+        def vector(i: Value) -> list[Value]:
+            value = of(load_row(self.k, self.x + i * self.step, self.mask))
+            store_row(self.k, value, self.y + i * self.step, self.mask)
+            return [value]
+
+        return in_chunks(self.k, SUM, self.size, 1, vector)[0]
 
     def write(self, at: Value, of: Formula) -> None:
         with self.k.loop(self.size) as i:
@@ -91,22 +116,31 @@ class Columns:
         store_row(self.k, value, self.y, self.mask)
 
 
-def emit(k: Function, result: str, line: Row | Columns) -> None:
-    """One of the three results along a line."""
-    x, y, largest = line.x, line.y, line.fold(MAX, line.x)
+def emit(k: Function, result: str, line: Row | Columns, heated: bool) -> None:
+    """One of the three results along a line. Without `heated`, T is 1."""
+    largest = line.fold(MAX)
     match result:
         case "softmax":
-            temperature = k.splat(k["temperature"])
-            line.write(x, lambda x: exp(k, (x - largest) / temperature))
-            total = line.fold(SUM, y)
-            line.write(y, lambda e: e / total)
+            temperature = k.splat(k["temperature"]) if heated else None
+            total = line.write_and_sum(lambda x: exp(k, (x - largest) / temperature if temperature else x - largest))
+            inverse = k.vector(1.0) / total
+            line.write(line.y, lambda e: divided(k, e, total, inverse))
         case "log softmax":
-            total = log_(k, line.fold(SUM, x, lambda x: exp(k, x - largest)))
-            line.write(x, lambda x: (x - largest) - total)
+            total = log_(k, line.fold(SUM, lambda x: exp(k, x - largest)))
+            line.write(line.x, lambda x: (x - largest) - total)
         case _:
             infinite = k.intrinsic("fabs", largest).equals(k.vector(inf))
             m = k.select(infinite, k.vector(0.0), largest)
-            line.write_one(m + log_(k, line.fold(SUM, x, lambda x: exp(k, x - m))))
+            line.write_one(m + log_(k, line.fold(SUM, lambda x: exp(k, x - m))))
+
+
+def divided(k: Function, x: Value, divisor: Value, inverse: Value) -> Value:
+    """x / divisor by its inverse, and what that leaves over once more: as exact, and faster, where there is fused
+    multiply-add."""
+    if not k.has_fma:
+        return x / divisor
+    q = x * inverse
+    return k.fma(k.fma(-q, divisor, x), inverse, q)
 
 
 @dataclass(frozen=True)
@@ -114,6 +148,7 @@ class SoftmaxRows(Kernel):
     """x[rows, size]. Unit: so many rows."""
 
     result: str
+    heated: bool = False
 
     def slots(self) -> Mapping[str, str]:
         return {"x": PTR, "y": PTR, "temperature": FLOAT, **dict.fromkeys(("rows", "size", "each"), I64)}
@@ -123,7 +158,7 @@ class SoftmaxRows(Kernel):
         with k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
             row = first + i
             y = row if self.result == TOTAL else row * size
-            emit(k, self.result, Row(k, k["x"] + row * size * 4, k["y"] + y * 4, size))
+            emit(k, self.result, Row(k, k["x"] + row * size * 4, k["y"] + y * 4, size), self.heated)
 
 
 @dataclass(frozen=True)
@@ -131,6 +166,7 @@ class SoftmaxColumns(Kernel):
     """x[outer, size, inner]. Unit: `each` of the inner positions of one outer one."""
 
     result: str
+    heated: bool = False
 
     def slots(self) -> Mapping[str, str]:
         return {"x": PTR, "y": PTR, "temperature": FLOAT, **dict.fromkeys(("size", "inner", "each"), I64)}
@@ -143,7 +179,7 @@ class SoftmaxColumns(Kernel):
         y = k["y"] + ((outer * k["inner"] if self.result == TOTAL else row) + start) * 4
 
         def columns(i: Value, mask: Value | None) -> None:
-            emit(k, self.result, Columns(k, x + i * 4, y + i * 4, k["size"], k["inner"] * 4, mask))
+            emit(k, self.result, Columns(k, x + i * 4, y + i * 4, k["size"], k["inner"] * 4, mask), self.heated)
 
         over_row(k, k.minimum(k["each"], k["inner"] - start), columns)
 
@@ -169,8 +205,14 @@ def lower(plan: Planner, node: Node) -> None:
     if inner == 1:
         each = max(1, min(BAND_BYTES // (16 * size), -(-outer // 16)))
         arguments |= {"rows": outer, "each": each}
-        plan.call(node, SoftmaxRows(result), arguments, -(-outer // each), label=f"{result} of rows")
+        plan.call(node, SoftmaxRows(result, temperature != 1), arguments, -(-outer // each), label=f"{result} of rows")
     else:
         each = max(LANES, BAND_BYTES // (16 * size) // LANES * LANES)
         arguments |= {"inner": inner, "each": each}
-        plan.call(node, SoftmaxColumns(result), arguments, outer * -(-inner // each), label=f"{result} of columns")
+        plan.call(
+            node,
+            SoftmaxColumns(result, temperature != 1),
+            arguments,
+            outer * -(-inner // each),
+            label=f"{result} of columns",
+        )
