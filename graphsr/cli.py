@@ -190,7 +190,9 @@ def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--repeats", type=_positive, default=5, help="runs, of which medians are taken (default: 5)")
     p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
     p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
-    p.add_argument("--accuracy", choices=("default", "high"), help="high: no transform that loses digits, at twice the time")
+    p.add_argument(
+        "--accuracy", choices=("default", "high"), help="high: no transform that loses digits, at twice the time"
+    )
     p.add_argument(
         "--memory",
         choices=("low", "default", "high"),

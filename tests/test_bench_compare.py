@@ -172,7 +172,7 @@ def test_a_worker_says_why_it_cannot(tmp_path: Path) -> None:
 
 def test_workers_run_without_tuning_for_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    variables = environment(2, "caches")
+    variables = environment(2, Path("caches"))
     assert "OPENBLAS_CORETYPE" not in variables
     assert os.environ.keys() - variables.keys() <= {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
     assert variables["OMP_NUM_THREADS"] == "2"

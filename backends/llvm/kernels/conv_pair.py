@@ -335,7 +335,8 @@ def _pack_widen(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | B
     panel, block = np.meshgrid(np.arange(kernel.wide_panels), np.arange(kernel.ci_blocks), indexing="ij")
     point = kernel.ci_blocks * LANES * kernel.line
     places = panel * (kernel.points * point) + block * (LANES * kernel.line)
-    return transform_weights(plan, conv, f"pair widen {kernel.m} {kernel.vectors}", kernel.m, kernel.vectors, places, point)
+    form = f"pair widen {kernel.m} {kernel.vectors}"
+    return transform_weights(plan, conv, form, kernel.m, kernel.vectors, places, point)
 
 
 def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | Buffer:
@@ -346,4 +347,5 @@ def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | 
     one = kernel.vectors * LANES * kernel.line
     point = kernel.co_panels * one
     places = wide * (kernel.points * point) + panel * one + within * (LANES * kernel.line)
-    return transform_weights(plan, conv, f"pair narrow {kernel.m} {kernel.vectors}", kernel.m, kernel.vectors, places, point)
+    form = f"pair narrow {kernel.m} {kernel.vectors}"
+    return transform_weights(plan, conv, form, kernel.m, kernel.vectors, places, point)
