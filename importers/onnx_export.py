@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 
 import onnx
@@ -48,7 +47,7 @@ def onnx_model(graph: Graph) -> onnx.ModelProto:
     nodes = node_names(graph)
     names = _value_names(graph, nodes)
     given = {names[node]: node.type for node in graph.inputs}
-    writer = Writer(given, names.values())
+    writer = Writer(given, {*names.values(), *graph.outputs})
     reasons: list[str] = []
     for node in graph.nodes():
         if isinstance(node.op, Const):
@@ -71,15 +70,23 @@ def onnx_model(graph: Graph) -> onnx.ModelProto:
 
 
 def _value_names(graph: Graph, nodes: Mapping[Node, str]) -> dict[Node, str]:
-    """What the value of each node is called: an output as the graph calls it, the others as their nodes."""
-    names = dict(nodes)
-    for name, node in reversed(list(graph.outputs.items())):
+    """What the value of each node is called: an output as the graph calls it, an input as its node, the others too as
+    long as no output has that name."""
+    names = {node: nodes[node] for node in graph.inputs}
+    for name, node in graph.outputs.items():
         if not isinstance(node.op, Input | Const):
+            names.setdefault(node, name)
+    for name, node in graph.outputs.items():
+        if any(given is not node and nodes[given] == name for given in graph.inputs):
+            raise ModelError(f"output {name!r} has the name of another input: rename one of them")
+    taken = {*names.values(), *graph.outputs}
+    for node, base in nodes.items():
+        if node not in names:
+            name, suffix = base, 2
+            while name in taken and graph.outputs.get(name) is not node:
+                name, suffix = f"{base}_{suffix}", suffix + 1
+            taken.add(name)
             names[node] = name
-    owned = {*names.items(), *((node, name) for name, node in graph.outputs.items())}
-    shared = [name for name, owners in Counter(name for _, name in owned).items() if owners > 1]
-    if shared:
-        raise ModelError(f"output {min(shared)!r} has the name of another node: rename one of them")
     return names
 
 

@@ -35,8 +35,8 @@ from graphsr.ops.reduce import Reduction
 
 from .onnx_export_writer import Rule, Rules, Site, integers, plain
 
-NARROW = ("int8", "uint8", "uint16")
-"""Integers in which ONNX does not add up: int64 does it, and the cast back wraps around as they would."""
+NARROW = ("int8", "uint8", "uint16", "bool")
+"""What ONNX does not add up: int64 does it, and the cast back wraps around as they would; whatever is not 0 is true."""
 
 
 def _wide(s: Site, x: str, compute: Callable[[str], str]) -> str:

@@ -24,7 +24,7 @@ def _resize(s: Site, op: Resize, x: str) -> str:
     if whole:  # then the weights add up to one already, and the centres coincide
         op = replace(op, antialias=False)
         op = replace(op, coordinates="half_pixel") if op.coordinates == SYMMETRIC else op
-    if not _has_words(op):
+    if not _has_words(op) or _is_rounded(op, s):
         return _products(s, op, x)
     how = {
         "mode": op.mode,
@@ -62,6 +62,13 @@ def _has_words(op: Resize) -> bool:
     if op.antialias or op.coordinates == SYMMETRIC:
         return False
     return not (op.exclude_outside and op.mode == "linear")
+
+
+def _is_rounded(op: Resize, s: Site) -> bool:
+    """Whether the corners lie at s·n − 1, which is no pixel: there onnxruntime rounds, against the text of ONNX."""
+    if op.coordinates != "align_corners" or op.size is not None or not s.x.is_bound:
+        return False
+    return any((_factor(op, s, a) or 0) * n % 1 for a, n in enumerate(s.x.dims[2:]))
 
 
 def _products(s: Site, op: Resize, x: str) -> str:
