@@ -10,6 +10,7 @@ Boxes are arrays [K, 4] of centre x, centre y, width, height, as fractions of th
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,11 +63,13 @@ class Placement:
 class Detector:
     """A network with detection heads, compiled once, for many images.
 
-    `names` are the classes in order. Boxes below `threshold` (score) are dropped, and of two boxes of a class that
-    overlap by more than `overlap` the one with the lower score. `letterbox` keeps the image's proportions with grey
-    bars; None takes what the model was trained with. `size` (height, width) is the network's input, where it is open.
+    `names` are the classes in order, all of them or none. Boxes below `threshold` (score) are dropped, and of two boxes
+    of a class that overlap by more than `overlap` the one with the lower score. `letterbox` keeps the image's
+    proportions with grey bars; None takes what the model was trained with. `size` (height, width) is the network's
+    input, where it is open.
 
-    Raises `ModelError` when the model has no detection head or cannot take images.
+    Raises `ModelError` when the model has no detection head or cannot take images, and for another number of names than
+    it has classes.
     """
 
     def __init__(
@@ -85,6 +88,11 @@ class Detector:
         self.heads = {name: node.op for name, node in self.model.graph.outputs.items() if isinstance(node.op, HEADS)}
         if not self.heads:
             raise ModelError(f"{self.model!r} has no detection head: [yolo], [Gaussian_yolo], [region] or [detection]")
+        classes = max(head.classes for head in self.heads.values())
+        if names and len(names) != classes:
+            raise ModelError(
+                f"the network knows {classes} classes, {len(names)} names are given: are they of this network?"
+            )
         self.names, self.threshold, self.overlap = tuple(names), threshold, overlap
         self.letterbox = self.model.inferred.get("letterbox") == "yes" if letterbox is None else letterbox
         self.channels, self.size = _input_size(self.model, size)
@@ -119,7 +127,7 @@ class Detector:
             x, y, w, h = found.boxes[i].tolist()
             left, right = (min(max(edge * width, 0.0), float(width)) for edge in (x - w / 2, x + w / 2))
             top, bottom = (min(max(edge * height, 0.0), float(height)) for edge in (y - h / 2, y + h / 2))
-            name = self.names[label] if label < len(self.names) else f"class {label}"
+            name = self.names[label] if self.names else f"class {label}"
             detections.append(Detection(label, name, float(found.scores[i, label]), left, top, right, bottom))
         return sorted(detections, key=lambda d: (-d.score, d.label, d.left, d.top))
 
@@ -133,8 +141,10 @@ def read_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
         raise ModelError(f"{os.fspath(path)}: cannot be read: {error}") from error
     if len(data) > MAX_NAMES:
         raise ModelError(f"{os.fspath(path)}: more than {MAX_NAMES} bytes are no list of class names")
-    lines = data.decode("utf-8", "replace").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    lines = [line.strip() for line in data.decode("utf-8-sig", "replace").split("\n") if line.strip()]
+    if not lines or any(unicodedata.category(char) == "Cc" for line in lines for char in line if char != "\t"):
+        raise ModelError(f"{os.fspath(path)}: a line of text for each class is expected, this is no such file")
+    return tuple(lines)
 
 
 def image_planes(image: Array, channels: int) -> Array:

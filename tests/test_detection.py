@@ -21,7 +21,7 @@ from graphsr.errors import ImageError, ModelError
 from graphsr.imagefile import read_image
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.model import Model
-from graphsr.ops import GaussianYoloHead, GridHead, RegionHead, Relu, YoloHead
+from graphsr.ops import Conv2d, GaussianYoloHead, GridHead, RegionHead, Relu, YoloHead
 from graphsr.testing import arrays
 
 from support import data_path
@@ -267,8 +267,28 @@ def test_names_are_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.names"
     path.write_text("dog\n\n  traffic light \n")
     assert read_names(path) == ("dog", "traffic light")
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="cannot be read"):
         read_names(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("data", [b"", b"\n \r\n", b"\x89PNG\r\n\x1a\n\0\0", b"a\x1b[2Jb\n"])
+def test_what_is_no_list_of_names_is_refused(tmp_path: Path, data: bytes) -> None:
+    """A picture, say; names go to the terminal."""
+    path = tmp_path / "x.names"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="a line of text for each class"):
+        read_names(path)
+
+
+def test_names_of_another_network_are_refused() -> None:
+    x = Node.input("input", TensorType("float32", (1, 3, 2, 2)))
+    weight = Node.const(np.zeros((7, 3, 1, 1), np.float32))
+    head = Node(YoloHead(((1.0, 1.0),), 2), (Node(Conv2d(), (x, weight)),))
+    model = Model(Graph((x,), {"output": head}), "test")
+    for names in (["dog"], ["dog", "cat", "car"]):
+        with pytest.raises(ModelError, match=f"2 classes, {len(names)} names"):
+            Detector(model, names=names, size=(2, 2))
+    assert Detector(model, names=["dog", "cat"], size=(2, 2), backend="reference").names == ("dog", "cat")
 
 
 def test_boxes_are_drawn_in_the_colour_of_their_class() -> None:
