@@ -74,7 +74,7 @@ FUNCTIONS: dict[str, tuple[Emitter, Callable[[Array], Array], float, float]] = {
     "silu": (functions.silu, exact_silu, 2.4, 3.1),
     "mish": (functions.mish, exact_mish, 4.7, 4.7),
     "softplus": (functions.softplus, softplus, 1.66, 1.66),
-    "erf": (functions.erf, exact_erf, 0.53, 0.53),
+    "erf": (functions.erf, exact_erf, 1.0, 1.23),
     "erfc": (functions.erfc, erfc, 0.51, 0.51),
     "sin": (trigonometry.sin, np.sin, 0.51, 0.51),
     "cos": (trigonometry.cos, np.cos, 0.51, 0.51),
