@@ -285,16 +285,11 @@ class Function:
     def load_some(self, pointer: Value, mask: Value) -> Value:
         """The lanes of the mask, zeros elsewhere; memory outside the mask is not touched. Any alignment."""
         name = f"llvm.masked.load.v{LANES}f32.p0"
-        self._declares[name] = f"declare {VECTOR} @{name}(ptr, i32, {MASK}, {VECTOR})"
-        return self.emit(
-            f"call {VECTOR} @{name}(ptr {pointer.text}, i32 4, {MASK} {mask.text}, {VECTOR} zeroinitializer)", VECTOR
-        )
+        return self.call(name, VECTOR, pointer, self.literal(4, I32), mask, self.vector(0.0))
 
     def store_some(self, value: Value, pointer: Value, mask: Value) -> None:
         """Write the lanes of the mask only. Any alignment."""
-        name = f"llvm.masked.store.v{LANES}f32.p0"
-        self._declares[name] = f"declare void @{name}({VECTOR}, ptr, i32, {MASK})"
-        self._lines.append(f"  call void @{name}({VECTOR} {value.text}, ptr {pointer.text}, i32 4, {MASK} {mask.text})")
+        self.call(f"llvm.masked.store.v{LANES}f32.p0", "void", value, pointer, self.literal(4, I32), mask)
 
     def gather(self, pointer: Value, indices: Value) -> Value:
         """The floats of the array at `pointer` with these indices (i32 lanes). Where registers are narrower than
@@ -313,9 +308,9 @@ class Function:
         return self.call(name, VECTOR, places, self.literal(4, I32), everywhere, self.vector(0.0))
 
     def first_lanes(self, count: Value) -> Value:
-        """The mask of lanes 0..count−1 (all of them when count ≥ 16)."""
+        """The mask of lanes 0..count−1 (all of them when count ≥ 16, none when count ≤ 0)."""
         some = self.splat(self.convert("trunc", self.minimum(count, LANES), I32))
-        return self.lanes(range(LANES), IVECTOR) < some
+        return self.lanes(range(self.lanes_now), IVECTOR) < some
 
     def prefetch(self, pointer: Value, *, write: bool = False, level: int = 2) -> None:
         """Ask for a cache line early; `level` 3 is the first cache, 2 the second. Never faults."""

@@ -76,12 +76,11 @@ class ConvTail(Kernel):
                 self._write(k, n, out_row, x)
 
     def _write(self, k: Function, n: Value, out_row: Value, x: Value) -> None:
-        """Add up the lanes of 16 pixels, epilogue, and out."""
-        mask = k.first_lanes(k["out_width"] - x)
-        with k.loop(self.co) as co:
-            sums = k.scratch + co * (LANES * VECTOR_BYTES)
-            y = sum_lanes(k, sums)
-            place = (((n * self.co + co) * k["out_height"] + out_row) * k["out_width"] + x) * 4
+        """Add up the lanes of 16 pixels, epilogue, and out. A piece is one of the output, of as many pixels."""
+        with k.loop(self.co) as co, k.pieces() as piece:
+            y = sum_lanes(k, k.scratch + co * (LANES * VECTOR_BYTES) + piece * LANES)
+            mask = k.first_lanes(k["out_width"] - x - piece // 4)
+            place = (((n * self.co + co) * k["out_height"] + out_row) * k["out_width"] + x) * 4 + piece
             residual = k.load_some(k["r"] + place, mask) if self.epilogue.residual else None
             k.store_some(self.epilogue.begin_channel(k, co).apply(k, y, residual), k["y"] + place, mask)
 
@@ -123,13 +122,15 @@ class ConvTail(Kernel):
 
 
 def sum_lanes(k: Function, address: Value, step: int = 1) -> Value:
-    """16 vectors in memory -> the vector of the sums of their lanes: a tree that adds halves of two vectors. It is
-    walked in depth, so that few of them are in registers at a time; `step` is between the vectors of a branch."""
-    if step == LANES:
-        return k.load(address)
+    """Vectors of 16 in memory, as many as a register has lanes -> the sums of their lanes: a tree that adds halves of
+    two registers. It is walked in depth, so that few are in use; `step` is between the vectors of a branch."""
+    lanes = k.lanes_now
+    if step == lanes:
+        first, *others = [k.load(address + piece) for piece in range(0, VECTOR_BYTES, 4 * lanes)]
+        return sum(others, first)
     a, b = sum_lanes(k, address, 2 * step), sum_lanes(k, address + step * VECTOR_BYTES, 2 * step)
-    upper = [lane if not lane & step else LANES + lane - step for lane in range(LANES)]
-    lower = [lane + step if not lane & step else LANES + lane for lane in range(LANES)]
+    upper = [lane if not lane & step else lanes + lane - step for lane in range(lanes)]
+    lower = [lane + step if not lane & step else lanes + lane for lane in range(lanes)]
     return k.shuffle(a, b, upper) + k.shuffle(a, b, lower)
 
 

@@ -1,0 +1,128 @@
+"""Every kernel of the llvm backend, for tests that read its code: nothing is compiled or run."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from llvm_guarded import IMAGE_OPS
+from llvm_layers import through_blocks
+from test_llvm_conv import SPILLED as CONVOLUTIONS
+from test_llvm_conv import layer_graph as convolution_graph
+
+from graphsr import ops
+from graphsr.backends.llvm import kernels as families
+from graphsr.backends.llvm.backend import LlvmBackend
+from graphsr.backends.llvm.kernel import Call, Kernel
+from graphsr.backends.llvm.kernels import LOWER
+from graphsr.backends.llvm.kernels.layout import ToBlocked, ToPlanar
+from graphsr.backends.llvm.kernels.peak import CopyRate, FmaPeak
+from graphsr.backends.llvm.kernels.register_tile import accumulators
+from graphsr.backends.llvm.loops import LANES
+from graphsr.backends.llvm.plan import Planner
+from graphsr.backends.llvm.target import Target
+from graphsr.backends.weights import WeightCache
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.model import Model
+from graphsr.models import edsr, espcn, srresnet, wdsr_a
+from graphsr.op import Op
+from graphsr.testing.cases import LAYERS, Case
+from graphsr.testing.check import layer_graph
+
+NETWORKS: dict[str, Callable[[], Model]] = {
+    "EDSR": lambda: edsr(scale=2, blocks=1, features=32),
+    "EDSR x3": lambda: edsr(scale=3, blocks=1, features=64),
+    "WDSR": lambda: wdsr_a(scale=4, blocks=1),
+    "SRResNet": lambda: srresnet(scale=2, blocks=1),
+    "ESPCN": lambda: espcn(scale=3),
+}
+EXAMPLES = 8
+"""Layers drawn of each op that has a kernel."""
+
+
+@cache
+def kernels(target: Target) -> tuple[Kernel, ...]:
+    """What networks and single layers need on a target, at least one of every kind that there is."""
+    found: set[Kernel] = {FmaPeak(accumulators(target)), CopyRate()}
+
+    def note(call: Call) -> None:
+        found.add(call.kernel)
+
+    for graph in graphs():
+        plan = Planner(graph, target, 2, WeightCache(), note).plan()
+        found |= {work.step.kernel for work in plan.works if isinstance(work.step, Call)}
+    missing = kinds() - {type(kernel) for kernel in found}
+    assert not missing, f"no layer here needs {', '.join(kind.__name__ for kind in missing)}: add one"
+    return tuple(sorted(filter(_is_short, found), key=lambda kernel: kernel.symbol))
+
+
+def _is_short(kernel: Kernel) -> bool:
+    """All but layout conversions that say the same for ever more blocks of channels."""
+    return not isinstance(kernel, ToBlocked | ToPlanar) or kernel.channels <= 3 * LANES
+
+
+def kinds() -> set[type[Kernel]]:
+    """All classes of kernels."""
+    modules = [import_module(f"{families.__name__}.{info.name}") for info in pkgutil.iter_modules(families.__path__)]
+    classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    return {kind for kind in classes if issubclass(kind, Kernel) and kind is not Kernel}
+
+
+@cache
+def graphs() -> tuple[Graph, ...]:
+    """Bound graphs of the networks, of every op that has a kernel, of ops on blocked images, and of convolutions."""
+    found = [graph for size in ((20, 28), (100, 120)) for graph in networks(*size)]
+    for name in sorted(LOWER):
+        cases = [case.astype("float32") for case in drawn(name)]
+        found += [layer_graph(case, constant).graph for case in cases for constant in (False, True)]
+    for op in IMAGE_OPS:
+        cells = op.block**2 if isinstance(op, ops.DepthToSpace) else 1
+        found += [blocked_layer(op, (1, channels * cells, 12, 12)) for channels in (20, 32)]
+    found.append(blocked_layer(ops.Split(1, (16, 16), 0), (1, 32, 12, 12)))
+    for rows in (1, 64):
+        x = Case(ops.Dense(), (np.ones((rows, 64), np.float32), np.ones((64, 64), np.float32)))
+        found.append(layer_graph(x, constant=True).graph)
+    for op, channels, weight in CONVOLUTIONS.values():
+        found += [
+            convolution_graph(op, (1, channels, 20, 20), [np.ones(weight, np.float32)], read_on=read_on)
+            for read_on in (False, True)
+        ]
+    return tuple(graph.bind({x.name: x.type.dims for x in graph.inputs}) for graph in found)
+
+
+def networks(height: int, width: int) -> Iterator[Graph]:
+    for make in NETWORKS.values():
+        model = make()
+        (image,) = model.graph.inputs
+        graph = LlvmBackend().compile(model.graph).graph
+        yield graph.bind({image.name: (1, int(str(image.type.shape[1])), height, width)})
+
+
+def drawn(name: str) -> list[Case]:
+    """Always the same few layers of an op."""
+    cases: list[Case] = []
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(LAYERS[name]())
+    def note(case: Case) -> None:
+        cases.append(case)
+
+    note()
+    return cases
+
+
+def blocked_layer(op: Op, shape: tuple[int, ...]) -> Graph:
+    """An op on an image in blocks."""
+    x = Node.input("x", TensorType("float32", shape))
+    return Graph((x,), {"y": Node(op, (through_blocks(x),), "layer")})
