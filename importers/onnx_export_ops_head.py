@@ -47,7 +47,7 @@ def _within(part: tuple[int, int], ranges: list[tuple[int, int]]) -> bool:
 
 def _grid_head(s: Site, op: GridHead, x: str) -> str:
     if not op.softmax:
-        return s("Identity", x)
+        return x
     cells = op.side**2
     sizes = [cells * op.classes, 5 * cells * op.boxes]
     classes, rest = s.several("Split", 2, x, integers(sizes), axis=1)

@@ -44,7 +44,7 @@ def _wide(s: Site, x: str, compute: Callable[[str], str]) -> str:
 
 
 def reduce_sum(s: Site, x: str, axes: tuple[int, ...], keepdims: bool = True) -> str:
-    return s("ReduceSum", x, integers(axes), keepdims=int(keepdims), noop_with_empty_axes=1)
+    return s("ReduceSum", x, integers(axes), keepdims=int(keepdims)) if axes else x
 
 
 def reduced(s: Site, operator: str, x: str, axes: tuple[int, ...], keepdims: bool = True) -> str:
@@ -64,7 +64,7 @@ def _reduction(operator: str, of_one: Callable[[Site, str], str]) -> Rule:
 
 
 def _same(s: Site, x: str) -> str:
-    return s("Identity", x)
+    return x
 
 
 def _place(operator: str) -> Rule:

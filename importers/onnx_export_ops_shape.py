@@ -45,22 +45,21 @@ def _split(s: Site, op: Split, x: str) -> str:
 
 
 def _slice(s: Site, op: Slice, x: str) -> str:
-    """None becomes the number beyond which ONNX clips."""
-    starts = [(0 if step > 0 else MOST) if start is None else start for start, step in _pairs(op.starts, op.steps)]
-    stops = [(MOST if step > 0 else LEAST) if stop is None else stop for stop, step in _pairs(op.stops, op.steps)]
-    if not op.axes:
-        return s("Identity", x)
-    return s("Slice", x, s.sizes(starts), s.sizes(stops), integers(op.axes), integers(op.steps))
-
-
-def _pairs(ends: tuple[Size | None, ...], steps: tuple[int, ...]) -> list[tuple[Size | None, int]]:
-    return list(zip(ends, steps, strict=True))
+    """None becomes the number beyond which ONNX clips. It would clip the start of a step backwards to the first one,
+    so a slice that is known to be empty is written as one from 0 to 0."""
+    starts: list[Size] = []
+    stops: list[Size] = []
+    for start, stop, axis, step in zip(op.starts, op.stops, op.axes, op.steps, strict=True):
+        empty = s.output.shape[axis] == 0
+        starts.append(0 if empty else (0 if step > 0 else MOST) if start is None else start)
+        stops.append(0 if empty else (MOST if step > 0 else LEAST) if stop is None else stop)
+    return s("Slice", x, s.sizes(starts), s.sizes(stops), integers(op.axes), integers(op.steps)) if op.axes else x
 
 
 def _pad(s: Site, op: Pad, x: str) -> str:
     outer, (top, left, bottom, right) = [0] * (s.x.rank - 2), op.padding
     if op.mode == "reflect" and not s.x.is_bound and not any(op.padding):
-        return s("Identity", x)
+        return x
     fill = (s.number(op.value),) if op.mode == "constant" else ()
     return s("Pad", x, integers([*outer, top, left, *outer, bottom, right]), *fill, mode=op.mode)
 
@@ -79,7 +78,7 @@ def _pad_nd(s: Site, op: PadNd, x: str) -> str:
         if isinstance(before, int) and isinstance(behind, int) and (before, behind) != (0, 0):
             places = PadNd((before, behind), op.mode).forward(np.arange(n, dtype=np.int64))
             x = s("Gather", x, places, axis=axis)
-    return s("Identity", x) if not any(op.padding) else x
+    return x
 
 
 def _roll(s: Site, op: Roll, x: str) -> str:
@@ -93,7 +92,7 @@ def _roll(s: Site, op: Roll, x: str) -> str:
         else:
             start = n - shift % max(n, 1)
         x = s("Concat", s.slice(x, axis, start), s.slice(x, axis, 0, start), axis=axis)
-    return x if op.axes else s("Identity", x)
+    return x
 
 
 def _space_to_depth(s: Site, op: SpaceToDepth, x: str) -> str:

@@ -23,7 +23,7 @@ from graphsr.ir import TensorType
 from graphsr.op import Array, Op
 
 Rule: TypeAlias = Callable[..., str]
-"""(site, op, *names of the inputs) -> name of the result. Raises `UnwritableError`."""
+"""(site, op, *names of the inputs) -> name of the result, which may be an input. Raises `UnwritableError`."""
 Rules: TypeAlias = dict[type[Op], Rule]
 Operand: TypeAlias = "str | Array"
 
