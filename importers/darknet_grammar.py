@@ -1,7 +1,8 @@
 """The grammar of darknet's .cfg files: sections of `key=value` lines, as darknet's own reader takes them.
 
 White space means nothing anywhere in a line; a line that starts with `#` or `;` is a comment; the first of two equal
-keys counts. Numbers are read as C's atoi and atof do, but where those give 0 for what is no number, this is an error.
+keys counts; a key without a value is skipped. Numbers are read as C's atoi and atof do, but where those give 0 for what
+is no number, this is an error.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Section:
     line: int
     options: dict[str, Option] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    skipped: dict[str, int] = field(default_factory=dict)
+    """The lines of keys without a value."""
 
     @property
     def origin(self) -> str:
@@ -147,11 +150,14 @@ def _enter(text: str, number: int, sections: list[Section]) -> str:
     key, equals, value = text.partition("=")
     if not equals:
         return "neither a section, nor key=value, nor a comment"
-    if not key or not value:
-        return "the value is missing" if key else "the key is missing"
+    if not key:
+        return "the key is missing"
     if not sections:
         return "it stands before the first section"
-    sections[-1].options.setdefault(key, Option(value, number))
+    if value:
+        sections[-1].options.setdefault(key, Option(value, number))
+    else:
+        sections[-1].skipped[key] = number
     return ""
 
 

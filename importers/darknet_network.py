@@ -222,12 +222,13 @@ def check(sections: Iterable[Section]) -> None:
 
 
 def unread(sections: Iterable[Section]) -> list[str]:
-    """A sentence on every key that means nothing in its section, as far as the network was built."""
+    """A sentence on every key that means nothing in its section, as far as the network was built, or has no value."""
     found = []
     for s in sections:
         ignored = SECTIONS[s.name].ignored if s.name in SECTIONS else NET_KEYS
         for key in s.options.keys() - s.asked - ignored:
             found.append(f"line {s.options[key].line}: [{s.name}] has no key {key!r}: it is ignored")
+        found += [f"line {line}: [{s.name}] {key}= has no value: it is ignored" for key, line in s.skipped.items()]
     return sorted(found, key=lambda text: int(text[5 : text.index(":")]))
 
 

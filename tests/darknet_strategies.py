@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from darknet_torch import ACTIVATIONS
+from darknet_torch import ACTIVATIONS, ALIASES
 from hypothesis import strategies as st
 
 Shape = tuple[int, int, int]
@@ -37,9 +37,12 @@ class Draft:
         return self.draw(st.integers(low, high))
 
     def add(self, name: str, shape: Shape, **options: Any) -> None:
-        """A section; options that are None are left out."""
+        """A section under one of its names; options that are None are left out."""
         spaced = self.pick("{}={}", "{} = {}")
-        self.lines += ["", f"[{name}]", *(spaced.format(k, v) for k, v in options.items() if v is not None)]
+        word = (
+            name if name in ALIASES else self.pick(name, *(a for a, of in ALIASES.items() if of == name != "shuffler"))
+        )
+        self.lines += ["", f"[{word}]", *(spaced.format(k, v) for k, v in options.items() if v is not None)]
         self.shapes.append(shape)
 
     def activation(self) -> str | None:
@@ -189,9 +192,9 @@ def reorganise(d: Draft) -> None:
 
 
 def shuffle(d: Draft) -> None:
-    (c, h, w), name = d.shape, d.pick("shuffler", "pixel_shuffle")
+    (c, h, w), name = d.shape, d.pick("shuffler", "pixel_shuffle", "depth_to_space")
     if c % 4 == 0 and max(h, w) <= 6:
-        d.add(name, (c // 4, 2 * h, 2 * w), scale=2)
+        d.add(name, (c // 4, 2 * h, 2 * w), scale=2, order=d.pick(None, "torch", "tf"))
 
 
 def crop(d: Draft) -> None:
@@ -411,7 +414,17 @@ def darknet_networks(draw: st.DrawFn, layers: tuple[Callable[[Draft], None], ...
     if not d.shapes:
         avgpool(d)
     (c, h, w), steps = shape, draw(st.sampled_from([1, 1, 2, 3]))
-    cfg = "\n".join(["[net]", f"time_steps={steps}", f"channels={c}", f"height={h}", f"width={w}", *d.lines, ""])
+    cfg = "\n".join(
+        [
+            draw(st.sampled_from(["[net]", "[network]"])),
+            f"time_steps={steps}",
+            f"channels={c}",
+            f"height={h}",
+            f"width={w}",
+            *d.lines,
+            "",
+        ]
+    )
     block = np.frombuffer(draw(st.binary(min_size=64, max_size=64)), np.int8).astype(np.float64)
     return DarknetCase(cfg, numbers(d, block), image(block, (steps * draw(st.integers(1, 2)), *shape)), d.fork)
 

@@ -30,6 +30,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "ramp": lambda x: x * (x > 0) + 0.1 * x,
     "hardtan": lambda x: x.clamp(-1, 1),
     "lhtan": lambda x: torch.where(x < 0, 0.001 * x, torch.where(x > 1, 0.001 * (x - 1) + 1, x)),
+    "stair": lambda x: (x / 2).floor() + torch.where(x.floor() % 2 == 0, torch.zeros_like(x), x - x.floor()),
     "plse": lambda x: torch.where(x < -4, 0.01 * (x + 4), torch.where(x > 4, 0.01 * (x - 4) + 1, 0.125 * x + 0.5)),
     "selu": F.selu,
     "swish": F.silu,
@@ -50,6 +51,14 @@ def _softmax_with_eps(x: Tensor, axis: int) -> Tensor:
 def split(x: Tensor, parts: int) -> Tensor:
     """[N, C, …] as [N, parts, C / parts, …]"""
     return x.reshape(len(x), parts, -1, *x.shape[2:])
+
+
+ALIASES = {
+    "conv": "convolutional", "deconv": "deconvolutional", "conn": "connected", "max": "maxpool", "avg": "avgpool",
+    "local_avg": "local_avgpool", "soft": "softmax", "lrn": "normalization", "silence": "empty",
+    "depth_to_space": "shuffler", "pixel_shuffle": "shuffler", "network": "net",
+}  # fmt: skip
+"""The other names of sections."""
 
 
 @dataclass
@@ -100,7 +109,7 @@ class Darknet:
         self.position, self.outputs = 0, []
         value = torch.from_numpy(x.astype(np.float64))
         for block in self.blocks:
-            value = getattr(self, f"do_{block.name}")(value, block)
+            value = getattr(self, f"do_{ALIASES.get(block.name, block.name)}")(value, block)
             self.outputs.append(value)
         assert self.position == len(self.numbers), "numbers are left over"
         return [output.numpy() for output in self.outputs]
@@ -279,11 +288,8 @@ class Darknet:
         return y if block.get("noadjust") else 2 * y - 1
 
     def do_shuffler(self, x: Tensor, block: Block) -> Tensor:
-        r = block.get("scale", 2)
-        return F.pixel_shuffle(split(x, r * r).transpose(1, 2).flatten(1, 2), r)
-
-    def do_pixel_shuffle(self, x: Tensor, block: Block) -> Tensor:
-        return F.pixel_shuffle(x, block.get("scale", 2))
+        r, order = block.get("scale", 2), block.options.get("order", "torch" if block.name == "pixel_shuffle" else "tf")
+        return F.pixel_shuffle(x if order == "torch" else split(x, r * r).transpose(1, 2).flatten(1, 2), r)
 
     def do_route(self, x: Tensor, block: Block) -> Tensor:
         sources = [self.at(index) for index in block.all("layers")]

@@ -86,7 +86,7 @@ def test_lists_end_at_a_comment_and_may_end_in_a_comma() -> None:
 def test_every_line_without_meaning_is_named() -> None:
     with pytest.raises(ModelError) as refused:
         parse_cfg(b"x=1\n[net]\nheight\n=3\nwidth=\n[conv olutional\n[net]]\n")
-    assert [f"line {n}:" in str(refused.value) for n in range(1, 8)] == [True, False, True, True, True, True, True]
+    assert [f"line {n}:" in str(refused.value) for n in range(1, 8)] == [True, False, True, True, False, True, True]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "[convolutional]\nfilters=1"])
@@ -123,6 +123,15 @@ def test_a_key_that_means_nothing_is_named(tmp_path: Path) -> None:
     assert [text.split(":")[0] for text in model.assumptions] == ["line 7", "line 11"]
     assert "'strid'" in model.assumptions[0]
     assert "'fliters'" in model.assumptions[1]
+
+
+def test_a_key_without_a_value_is_skipped_and_named(tmp_path: Path) -> None:
+    """As in darknet: a later line may give the value."""
+    model = load(files(tmp_path, "[maxpool]\nsize=\nsize=2\nstride=2\nstride= # 3\n[convolutional]\nfilters =\n", 3))
+    assert model.assumptions == (
+        "line 6: [maxpool] size= has no value: it is ignored",
+        "line 11: [convolutional] filters= has no value: it is ignored",
+    )
 
 
 @pytest.mark.parametrize(
