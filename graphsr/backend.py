@@ -79,6 +79,9 @@ class Backend(ABC):
         """Whether the backend can run this node."""
         return True
 
+    def prepare(self, graph: Graph, threads: int) -> None:  # noqa: B027  # most have nothing to do
+        """Do what serves all sizes of a network whose sizes are still open. Called once, before its first `program`."""
+
     @abstractmethod
     def program(self, graph: Graph, threads: int) -> Program:
         """Prepare a bound graph. Called once per combination of input shapes."""
@@ -110,6 +113,7 @@ class Executable:
         self.graph = graph
         self.threads = threads
         self._programs: OrderedDict[tuple[tuple[int, ...], ...], Program] = OrderedDict()
+        self._is_prepared = False
         self._lock = ForkSafeLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -141,6 +145,9 @@ class Executable:
         with self._lock():
             program = self._programs.get(key)
             if program is None:
+                if not self._is_prepared:
+                    self.backend.prepare(self.graph, self.threads)
+                    self._is_prepared = True
                 program = self.backend.program(self.graph.bind(shapes), self.threads)
                 self._programs[key] = program
                 if len(self._programs) > self.CACHED_SIZES:

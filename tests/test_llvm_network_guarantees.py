@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ pytest.importorskip("llvmlite")
 import graphsr
 from graphsr.backend import Executable, get_backend
 from graphsr.backends.llvm import backend as backend_module
+from graphsr.backends.llvm import library as library_module
 from graphsr.backends.llvm.backend import LlvmBackend
+from graphsr.backends.llvm.library import Library
 from graphsr.model import Model
 from graphsr.models import edsr, srresnet, wdsr_a, wdsr_b
 from graphsr.op import Array
@@ -280,6 +283,43 @@ def test_values_at_the_ends_of_the_range(name: str, value: float) -> None:
     scale = np.abs(want, where=finite, out=np.zeros_like(want)).max()
     with np.errstate(all="ignore"):
         assert np.abs(got - want, where=finite, out=np.zeros_like(want)).max() <= 1e-4 * scale
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+SIZES = [
+    (1, 24, 24),
+    (1, 1, 1),
+    (1, 1, 17),
+    (17, 1, 1),
+    (2, 5, 7),
+    (1, 64, 48),
+    (1, 96, 96),
+    (3, 100, 99),
+    (1, 20, 300),
+]
+
+
+@networks
+def test_a_new_size_compiles_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compile_ir = library_module.compile_ir
+
+    def count(text: str, *arguments: object) -> object:
+        compiled.extend(re.findall(r"^define [^@]*@(\w+)", text, re.MULTILINE))
+        return compile_ir(text, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(library_module, "compile_ir", count)
+    fresh = Library(LlvmBackend().target)
+    monkeypatch.setattr(backend_module, "library", lambda _: fresh)
+    run = network(name).compile("llvm", 2)
+    (input_name,) = run.inputs
+    run.bind({input_name: (1, 3, 24, 24)})
+    assert compiled
+    compiled.clear()
+    for n, h, w in SIZES:
+        run.bind({input_name: (n, 3, h, w)})
+        assert not compiled, (n, h, w)
 
 
 # --- interrupts ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from graphsr.passes import DEFAULT, Pass, choose_conv_algorithm
 from graphsr.threads import processors
 
 from ..weights import WeightCache
+from .anticipate import kernels_of_all_sizes
 from .kernel import Call
 from .library import library
 from .loops import LANES
@@ -68,6 +69,10 @@ class LlvmBackend(Backend):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LlvmBackend, self.options
+
+    def prepare(self, graph: Graph, threads: int) -> None:
+        """Compile the kernels of all sizes, so that a new one compiles nothing."""
+        library(self.target).add(kernels_of_all_sizes(graph, self.target, threads, self.keep))
 
     def program(self, graph: Graph, threads: int) -> LlvmProgram:
         kernels = library(self.target)
