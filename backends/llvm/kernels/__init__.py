@@ -36,6 +36,7 @@ LOWER: dict[str, str] = {
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad", "pad_nd"), "shape"),
     **dict.fromkeys(("tile", "roll", "gather"), "repeat"),
     "conv_transpose2d": "conv_transpose",
+    **dict.fromkeys(("conv_nd", "max_pool_nd", "avg_pool_nd"), "signals"),
 }
 """Name of the op (of the layer at the heart of a fused one) -> module here whose `lower` computes it."""
 

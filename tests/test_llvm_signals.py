@@ -1,0 +1,58 @@
+"""Layers over one axis in the llvm backend, and those over two that do not say that they are of images."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphsr.ops import AvgPoolNd, ConvNd, MaxPoolNd
+from graphsr.testing import LAYERS
+from graphsr.testing.check import layer_graph
+from graphsr.testing.graphs import GraphCase
+from graphsr.testing.wide import repeated
+
+pytest.importorskip("llvmlite")
+
+from llvm_layers import BACKEND, CHANNELS, assert_has_kernel, layer_case, several
+
+
+@pytest.mark.parametrize("name", ["conv_nd", "max_pool_nd", "avg_pool_nd"])
+@several
+@given(st.data())
+def test_every_strategy(name: str, data: st.DataObject) -> None:
+    case = data.draw(LAYERS[name]())
+    graph = layer_graph(case, constant=True)
+    reasons = [
+        step.note for step in BACKEND.compile(graph.graph).bind(graph.shapes).steps() if step.kernel == "forward"
+    ]
+    if case.inputs[0].ndim <= 4 and getattr(case.op, "output", "values") == "values":
+        assert_has_kernel(graph)
+    else:
+        assert reasons
+
+
+@st.composite
+def signals(draw: st.DrawFn) -> GraphCase:
+    """Wider than a vector, with channels that fill blocks or do not."""
+    n, ci, co = draw(st.integers(1, 2)), draw(st.sampled_from(CHANNELS)), draw(st.sampled_from(CHANNELS))
+    kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 2))
+    op = ConvNd((stride,), (kernel // 2, kernel // 2), (1,))
+    weights = draw(repeated((co, ci, kernel))), draw(repeated((co,)))
+    return layer_case(draw, op, (n, ci, draw(st.sampled_from([5, 16, 33, 100]))), constants=weights)
+
+
+@several
+@given(signals())
+def test_convolution_of_signals(case: GraphCase) -> None:
+    assert_has_kernel(case)
+
+
+@several
+@given(st.data(), st.sampled_from([5, 16, 33, 100]), st.integers(2, 4))
+def test_pools_of_signals(data: st.DataObject, width: int, kernel: int) -> None:
+    window = (kernel,), (data.draw(st.integers(1, 3)),), (kernel // 2, kernel - 1), (1,)
+    op = data.draw(
+        st.sampled_from([MaxPoolNd(*window), AvgPoolNd(*window), AvgPoolNd(*window, count_include_pad=True)])
+    )
+    assert_has_kernel(layer_case(data.draw, op, (2, 3, width)))
