@@ -129,10 +129,10 @@ class ConvDirect(Kernel):
             self._locate(k, begin, count, part, group_bytes)
             with k.loop(last_panel, start=first_panel) as panel:
                 with k.loop(count - self.small, step=self.rows) as pixel:
-                    self._tile(k, panel, pixel, count, self.rows)
+                    self._tile(k, panel, pixel, self.rows)
                 done = k.maximum(count - self.small + (self.rows - 1), 0) // self.rows * self.rows
                 with k.when(done < count):
-                    self._tile(k, panel, done, count, self.small)
+                    self._tile(k, panel, done, self.small)
 
     def _locate(self, k: Function, begin: Value, count: Value, part: Value, group_bytes: Value) -> None:
         """Write the table of the chunk: [Kh] rows of where pixels are read, one of where they are written, one of
@@ -179,7 +179,7 @@ class ConvDirect(Kernel):
             with k.when(condition), k.loop(self.shuffle) as dy, k.loop(blocks) as block, k.loop(width) as i:
                 k.store(k.vector(0.0), start + dy * k["y_row"] + block * k["y_block"] + i * VECTOR_BYTES)
 
-    def _tile(self, k: Function, panel: Value, pixel: Value, count: Value, rows: int) -> None:
+    def _tile(self, k: Function, panel: Value, pixel: Value, rows: int) -> None:
         """The sums of `rows` pixels and one panel, from the table to the output."""
         kh, kw = self.size
         line = self.vectors * VECTOR_BYTES
@@ -215,10 +215,10 @@ class ConvDirect(Kernel):
 
             return total_of_row
 
-        self._write(k, total, panel, pixel, count, rows)
+        self._write(k, total, panel, pixel, rows)
 
-    def _write(self, k: Function, total: list[Value], panel: Value, pixel: Value, count: Value, rows: int) -> None:
-        """Epilogue, and out: pixels beyond the chunk go to a dummy in the scratch."""
+    def _write(self, k: Function, total: list[Value], panel: Value, pixel: Value, rows: int) -> None:
+        """Epilogue, and out. Beyond the chunk, the last pixel is written again."""
         s = self.shuffle
         blocks = self.panels * self.vectors // s**2
         out_table = k.scratch + VECTOR_BYTES + self.size[0] * self.table_row + pixel * 8
@@ -234,8 +234,7 @@ class ConvDirect(Kernel):
                 if self.epilogue.residual:
                     residual = k.load(out_table + self.table_row + r * 8, PTR) + block * k["r_block"]
                 y = channels.apply(k, total[r * self.vectors + v], residual)
-                target = k.load(out_table + r * 8, PTR) + place
-                k.store(y, k.select(pixel + r < count, target, k.scratch) if r else target)
+                k.store(y, k.load(out_table + r * 8, PTR) + place)
 
 
 def lower_direct(plan: Planner, conv: Convolution) -> None:
