@@ -29,6 +29,7 @@ LOWER: dict[str, str] = {
     "resize": "resize",
     **{kind.name: "reduce" for kind in REDUCTIONS},
     **dict.fromkeys(("softmax", "log_softmax", "reduce_log_sum_exp"), "softmax"),
+    **dict.fromkeys(("arg_max", "arg_min"), "place"),
     "dense": "dense",
     "matmul": "matmul",
     "batch_norm_train": "batch_norm",
