@@ -60,8 +60,8 @@ from graphsr.ops import (
     TopK,
     Triangle,
 )
-from graphsr.testing import LAYERS, Case
-from graphsr.testing.check import GraphCase, assert_agrees, layer_graph
+from graphsr.testing import LAYERS, Case, GraphCase
+from graphsr.testing.check import assert_agrees, layer_graph
 
 NOT_A_RULE = {"input", "const", "fused"}
 """The file has them by itself, and a fused op is written as its parts."""
