@@ -36,8 +36,13 @@ _DEFINITION = re.compile(r'^define (?!.*\b(?:private|internal) )[^@\n]*@"?([\w.$
 _lock = threading.RLock()
 """LLVM is entered by one thread at a time. A fork waits for it, so that a child never inherits LLVM half way through a
 compilation."""
+_turn = threading.RLock()
+"""Held by a fork from when it begins to wait. Who is about to compile lets it go first: locks know no queue, and a
+thread that compiles again and again would keep the fork out."""
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    for held in (_lock, _turn):  # the last one registered is the first one acquired
+        os.register_at_fork(before=held.acquire, after_in_parent=held.release, after_in_child=held.release)
 
 
 class Code:
@@ -75,11 +80,11 @@ def compile_ir(text: str, target: Target, *, cached: bool = True) -> Code:
     _show(text, target, key)
     image = objects.load(key) if cached else None
     symbols = tuple(_DEFINITION.findall(text))
+    if image is None:
+        image = emit_object(text, target)
+        if cached:
+            objects.store(key, image)
     with _llvm(text):
-        if image is None:
-            image = emit_object(text, target)
-            if cached:
-                objects.store(key, image)
         return Code(image, symbols)
 
 
@@ -123,6 +128,8 @@ def _initialise() -> None:
 @contextmanager
 def _llvm(text: str) -> Iterator[None]:
     """Sole use of LLVM; what it says is wrong is told with the function and the line in question."""
+    with _turn:  # a fork that waits goes first
+        pass
     with _lock:
         _initialise()
         try:
