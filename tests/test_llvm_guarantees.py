@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+from graphsr.backend import get_backend
+from graphsr.testing import CHECKS, check_backend
+from graphsr.testing.check import Check, layers_agree
+
 from support import ROOT
 
 pytest.importorskip("llvmlite")
@@ -21,6 +25,15 @@ EXAMPLES = 10
 def python(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run this Python in a process of its own."""
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=timeout)
+
+
+# --- the suite of all backends --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_suite_of_all_backends(check: Check) -> None:
+    """A few graphs of each kind; `check_backend(get_backend("llvm"), examples=2000)` passes, too."""
+    check_backend(get_backend("llvm"), examples=2 if check is layers_agree else EXAMPLES, checks=[check])
 
 
 # --- memory -------------------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def rounding(op: Op, inputs: tuple[Array, ...], output: Array, dtype: str, most_
                 total += abs(residual.beta) * _largest(inputs[-1])
             return inner * (steepness(activation) if activation else 1) + tolerance(dtype, 1, max(1, total))
         case Conv2d() if winograd_fits(op, inputs[1].shape[2:]) and (worst := max(growth(op), most_growth)) > 1:
-            return tolerance(dtype, terms, worst * _largest(inputs[0]) * _largest(inputs[1]))
+            sums = tolerance(dtype, terms, worst * _largest(inputs[0]) * _largest(inputs[1]))
+            return sums + tolerance(dtype, 1, _largest(output))  # a bias may be far larger than the sums
         case Conv2d() | ConvTranspose2d() | Dense():
             return tolerance(dtype, terms, _largest(_plain(op).forward(*map(np.abs, inputs))) / terms)
         case BatchNorm():
