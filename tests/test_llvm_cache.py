@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import random
 import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mutation import mutants
@@ -78,6 +81,9 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.key(answer(1), named("x86-64-v2")) == keys[0]
     monkeypatch.setattr(cache, "ABI", cache.ABI + 1)
     keys.append(cache.key(answer(1), named("x86-64-v2")))
+    for field in ("triple", "cpu", "features"):
+        other = replace(named("x86-64-v2"), **{field: "other"})
+        keys.append(cache.key(answer(1), other))
     monkeypatch.setattr("llvmlite.__version__", "0.0")
     keys.append(cache.key(answer(1), named("x86-64-v2")))
     monkeypatch.setattr("llvmlite.binding.llvm_version_info", (0, 0, 0))
@@ -180,6 +186,66 @@ def test_a_full_disk_costs_only_the_entry(folder: Path, monkeypatch: pytest.Monk
     assert not list(folder.iterdir())
 
 
+def test_a_disk_that_is_full_in_the_middle_of_an_entry(folder: Path) -> None:
+    """The system refuses to let any file grow beyond some bytes, so part of the entry is written."""
+    resource = pytest.importorskip("resource")
+    run(1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.warns(RuntimeWarning, match="cannot write to the object cache"):
+            assert run(5) == 5
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in folder.iterdir()] == [entry(folder, 1).name]
+    assert run(5) == 5
+    assert entry(folder, 5).exists()
+
+
+def test_a_read_only_file_system_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(5)
+    system_open = os.open
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def read_only(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_CREAT:
+            refuse()
+        return system_open(path, flags, *arguments, **options)
+
+    for name in ("utime", "replace", "unlink", "mkdir"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(os, "supports_dir_fd", {*os.supports_dir_fd, read_only})
+    with pytest.warns(RuntimeWarning, match="Read-only file system"):
+        assert run(6) == 6
+    monkeypatch.setattr("graphsr.backends.llvm.jit.emit_object", lambda *_: pytest.fail("compiled again"))
+    assert run(5) == 5
+
+
+def test_a_folder_that_cannot_be_made(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write_text("not a folder")
+    monkeypatch.setenv("GRAPHSR_CACHE_DIR", str(folder / "below"))
+    with pytest.warns(RuntimeWarning, match="object cache off"):
+        assert run(5) == 5
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is run under a number: the cache lies in the folder of temporary files."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("GRAPHSR_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache.directory() == tmp_path / f"graphsr-{os.geteuid()}"
+    assert run(5) == 5
+    assert entry(cache.directory(), 5).exists()
+
+
 def test_the_entries_used_least_lately_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         run(number)
@@ -207,6 +273,8 @@ RACE = """
 import ctypes, sys
 sys.path.insert(0, {tests!r})
 from test_llvm_cache import run
+from graphsr.backends.llvm import cache
+cache.LIMIT = {limit}
 for number in range({count}):
     assert run(number) == number
 """
@@ -214,16 +282,27 @@ for number in range({count}):
 
 def test_processes_may_race(folder: Path) -> None:
     """R11: all compile the same functions into the same folder; everybody gets the right ones."""
-    code = RACE.format(tests=str(ROOT / "tests"), count=10)
+    code = RACE.format(tests=str(ROOT / "tests"), count=10, limit=cache.LIMIT)
     racers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [racer.wait(120) for racer in racers] == [0] * 4
     assert cache.statistics()[0] == 10
     assert not list(folder.glob("*.partial"))
 
 
+def test_processes_may_remove_what_others_read(folder: Path) -> None:
+    """R11: two processes write, read and evict in a folder that holds two entries at most."""
+    run(0)
+    limit = 5 * entry(folder, 0).stat().st_size // 2
+    code = RACE.format(tests=str(ROOT / "tests"), count=8, limit=limit) * 3
+    racers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [racer.wait(120) for racer in racers] == [0] * 2
+    assert all(cache.load(path.stem) is not None for path in folder.glob(f"*{cache.SUFFIX}"))
+    assert not list(folder.glob("*.partial"))
+
+
 def test_a_process_killed_while_it_writes_leaves_no_wrong_entry(folder: Path) -> None:
     """R11: kill -9 at random times."""
-    code = RACE.format(tests=str(ROOT / "tests"), count=2000)
+    code = RACE.format(tests=str(ROOT / "tests"), count=2000, limit=cache.LIMIT)
     rng = random.Random(0)
     for _ in range(5):
         before = cache.statistics()[0]

@@ -20,6 +20,7 @@ import os
 import secrets
 import stat
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -56,10 +57,13 @@ def directory() -> Path:
     """Where the cache is, or would be."""
     if chosen := os.environ.get("GRAPHSR_CACHE_DIR"):
         return Path(chosen)
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches/graphsr").expanduser()
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "graphsr"
+    if os.path.isabs(base) and sys.platform != "darwin":
+        return Path(base) / "graphsr"
+    try:
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "graphsr"
+    except RuntimeError:  # a user without a home, such as a mere number in a container
+        return Path(tempfile.gettempdir()) / f"graphsr-{os.geteuid()}"
 
 
 def is_on() -> bool:
@@ -76,7 +80,8 @@ def load(key: str) -> bytes | None:
             descriptor = os.open(key + SUFFIX, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             with open(descriptor, "rb") as file:
                 content = file.read()
-                os.utime(descriptor)  # the age of an entry is the time since its last use
+                with contextlib.suppress(OSError):  # a file system may be read-only
+                    os.utime(descriptor)  # the age of an entry is the time since its last use
         except OSError:
             return None
     return _unwrap(content, key)
