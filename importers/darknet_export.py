@@ -1,7 +1,8 @@
 """Graph -> cfg and weights, for networks that darknet can express.
 
-Every node becomes a section; a convolution or connected layer takes the batch normalisation and the activation after it
-into its own. Where a section does not read the layer before it, a [route] stands between them.
+Every node becomes a section, but for those that `darknet_export_composed` finds to be one section together; a
+convolution or connected layer takes the batch normalisation and the activation after it into its own. Where a section
+does not read the layer before it, a [route] stands between them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from graphsr.ops.detection import HEADS
 from graphsr.passes import fold_constants, remove_dead
 
 from .darknet_activations import PLAIN
+from .darknet_export_composed import Composed, composed
 from .darknet_grammar import listed
 from .darknet_weights import ALEXEYAB, PJREDDIE, write_weights
 
@@ -172,11 +174,16 @@ def export(model: Model) -> tuple[str, bytes]:
     writer, faults = Writer(graph), []
     (image,) = graph.inputs
     _begin(writer, image)
+    whole = composed(graph)
+    inner = {node for section in whole.values() for node in section.inner}
     for node in graph.nodes():
-        if node is image or node.is_const or node in writer.layer:
+        if node is image or node.is_const or node in writer.layer or node in inner:
             continue
         try:
-            _rule_of(node)(writer, node, node.op)
+            if node in whole:
+                _write_composed(writer, node, whole[node])
+            else:
+                _rule_of(node)(writer, node, node.op)
         except UnsupportedError as error:
             faults.append(f"{node.where()}: {error}")
             writer.section("unsupported", node)
@@ -200,6 +207,13 @@ def _rule_of(node: Node) -> Rule:
     if type(node.op) not in RULES:
         raise UnsupportedError("darknet has no such layer")
     return RULES[type(node.op)]
+
+
+def _write_composed(writer: Writer, node: Node, section: Composed) -> None:
+    if section.fork:
+        writer.forks[section.fork].add(section.options.get("activation", section.word))
+    writer.feed(section.source)
+    writer.section(section.word, node, **section.options)
 
 
 def _begin(writer: Writer, image: Node) -> None:

@@ -22,8 +22,9 @@ from darknet_strategies import LAYERS, DarknetCase, darknet_networks
 
 from support import data_path
 
-COMPOSED = {"normalization", "l2norm", "recurrent", "conv_recurrent", "shortcut", "strided_shortcut", "crop", "softmax"}
-WRITABLE = tuple(layer for layer in LAYERS if layer.__name__ not in COMPOSED)
+UNROLLED = {"recurrent", "conv_recurrent"}
+"""They are many nodes, and not one section again."""
+WRITABLE = tuple(layer for layer in LAYERS if layer.__name__ not in UNROLLED)
 
 
 def again(model: graphsr.Model, folder: str | Path) -> graphsr.Model:
@@ -58,8 +59,10 @@ def test_round_trip(case: DarknetCase) -> None:
         try:
             back = again(model, folder)
         except ModelError as error:
-            composed = ("neither fork", "no such activation", "such layer", "constant", "reshape", "divide layers")
-            if not any(word in str(error) for word in composed):
+            # words of both forks in one network; pjreddie's sums of layers of unequal size
+            if not any(
+                word in str(error) for word in ("neither fork", "equal groups", "cuts channels only", "such layer")
+            ):
                 raise
             assume(False)
     same(run(model, case.x), run(back, case.x))
