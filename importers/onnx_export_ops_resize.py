@@ -1,5 +1,5 @@
 """How resizing is written as ONNX: by Resize of set 17, or for what that has no words for by products with the matrices
-of the interpolation, Y = A·X·Bᵀ."""
+of the interpolation, Y = A·X·Bᵀ. These need known sizes; of open ones some forms are refused."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def _resize(s: Site, op: Resize, x: str) -> str:
     if whole:  # then the weights add up to one already, and the centres coincide
         op = replace(op, antialias=False)
         op = replace(op, coordinates="half_pixel") if op.coordinates == SYMMETRIC else op
+    if op.mode == "nearest" and s.x.is_bound and not all(map(_is_exact, scale)):
+        return _looked_up(s, op, x)
     if not _has_words(op) or _is_rounded(op, s):
         return _products(s, op, x)
     how = {
@@ -54,6 +56,18 @@ def _quotient(m: Size, n: Size) -> Fraction | None:
     (_, a), (_, b) = m.terms[0], n.terms[0]
     factor = Fraction(a, b)
     return factor if m * factor.denominator == n * factor.numerator else None
+
+
+def _is_exact(scale: Fraction | None) -> bool:
+    """Whether float32, in which engines keep scales, has the number."""
+    return scale is not None and Fraction(float(np.float32(scale))) == scale
+
+
+def _looked_up(s: Site, op: Resize, x: str) -> str:
+    """The rows and columns that are nearest: with a rounded scale an engine may take those beside them."""
+    for axis, index, _ in op.taps_of(np.empty(s.x.dims, s.dtype)):
+        x = s("Gather", x, index[:, 0], axis=axis)
+    return x
 
 
 def _has_words(op: Resize) -> bool:

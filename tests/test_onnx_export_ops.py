@@ -4,6 +4,7 @@ importer reads it back."""
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -51,6 +52,7 @@ from graphsr.ops import (
     ReduceMin,
     ReduceProd,
     ReduceSum,
+    Resize,
     Rnn,
     Sign,
     SimpleRnn,
@@ -60,6 +62,7 @@ from graphsr.ops import (
     TopK,
     Triangle,
 )
+from graphsr.ops.resize import LARGEST_DENOMINATOR
 from graphsr.testing import LAYERS, Case, GraphCase
 from graphsr.testing.check import assert_agrees, layer_graph
 
@@ -142,7 +145,8 @@ def opened(data: st.DataObject, drawn: GraphCase) -> GraphCase | None:
 def known_to_differ(drawn: GraphCase) -> bool:
     """Where onnxruntime is not the oracle.
 
-    Its Resize leaves an axis alone that keeps its size, also where a region of it is asked for; its MaxPool takes no
+    Its Resize leaves an axis alone that keeps its size, also where a region of it is asked for; puts the last corner at
+    a whole pixel, against the text of ONNX; and finds the nearest pixel with a scale in float32. Its MaxPool takes no
     padding as wide as the kernel, and its Pad mirrors no more than there is. A slice of open sizes is taken not to be
     empty, by `Slice` itself.
     """
@@ -151,6 +155,12 @@ def known_to_differ(drawn: GraphCase) -> bool:
     match node.op:
         case CropAndResize(size=size):
             return any(m == n for m, n in zip(size, sizes[2:], strict=True))
+        case Resize(coordinates="align_corners", size=None, scale=scale):
+            return any(scale_of(s) * n % 1 != 0 for s, n in zip(scale, sizes[2:], strict=True))
+        case Resize(mode="nearest"):
+            scales = (Fraction(m, n) for m, n in zip(node.type.dims[2:], sizes[2:], strict=True))
+            scales = scales if node.op.size else map(scale_of, node.op.scale)
+            return any(float(np.float32(s)) != s for s in scales)
         case MaxPoolNd(kernel=kernel, padding=padding, output="indices"):
             return max(padding) >= min(kernel)
         case Slice():
@@ -158,6 +168,10 @@ def known_to_differ(drawn: GraphCase) -> bool:
         case PadNd(padding=padding, mode="reflect"):
             return any(isinstance(p, int) and (p >= n or p < 0) for p, n in zip(padding, sizes * 2, strict=True))
     return False
+
+
+def scale_of(number: float) -> Fraction:
+    return Fraction(number).limit_denominator(LARGEST_DENOMINATOR)
 
 
 def recurrent(gates: int, biases: int, states: int) -> tuple[Array, ...]:
