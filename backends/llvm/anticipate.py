@@ -8,7 +8,6 @@ weights stay as they are meanwhile, since nothing is run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
 
 from graphsr.dim import symbols_of
 from graphsr.errors import ShapeError
@@ -20,11 +19,9 @@ from .kernel import Call, Kernel
 from .plan import Planner
 from .target import Target
 
-BATCHES = (1, 2)
-SIDES = (1, 32)
-"""Of small images, in every combination of height, width and batch."""
-LARGE = 128
-"""Side of a square image above all thresholds of the kernels; a multiple of what networks ask sizes to be."""
+SIZES = ((1, 1, 1), (2, 1, 1), (1, 16, 16), (2, 16, 16), (1, 128, 128))
+"""Batch, height and width: axes of one element, small images, batches of them, and images above all thresholds of the
+kernels, of multiples of what networks ask sizes to be."""
 
 
 def kernels_of_all_sizes(graph: Graph, target: Target, threads: int, keep: float) -> set[Kernel]:
@@ -47,7 +44,7 @@ def _probes(graph: Graph) -> Iterator[dict[str, tuple[int, ...]]]:
     names = {name for shape in shapes for size in shape for name in symbols_of(size)}
     first = {name for shape in shapes for name in symbols_of(shape[0])}
     last = {name for shape in shapes for name in symbols_of(shape[-1])}
-    for n, h, w in (*product(BATCHES, SIDES, SIDES), (1, LARGE, LARGE)) if names else ():
+    for n, h, w in SIZES if names else ():
         sizes = {name: n if name in first else w if name in last else h for name in names}
         yield {name: t.substitute(sizes).dims for name, t in types.items()}
 
