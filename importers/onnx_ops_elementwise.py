@@ -30,6 +30,8 @@ from graphsr.ops import (
     GreaterEqual,
     HardSigmoid,
     HardSwish,
+    IsInf,
+    IsNan,
     Leaky,
     Less,
     LessEqual,
@@ -76,6 +78,7 @@ UNARY: dict[str, Op] = {
     "Exp": Exp(),
     "Floor": Floor(),
     "HardSwish": HardSwish(),
+    "IsNaN": IsNan(),
     "Log": Log(),
     "Mish": Mish(),
     "Neg": Neg(),
@@ -191,6 +194,16 @@ def _all(call: Call, op: Op) -> Node:
     """The operator between all inputs, of which there may be one."""
     call.ignore("consumed_inputs")
     return reduce(lambda a, b: call(op, a, b), call.all())
+
+
+@operator("IsInf")
+def is_inf(call: Call) -> Node:
+    return call(IsInf(bool(call.attr("detect_negative")), bool(call.attr("detect_positive"))), call.x())
+
+
+@operator("Tan")
+def tan(call: Call) -> Node:
+    return call(Div(), call(Sin(), call.x()), call(Cos(), call.x()))
 
 
 @operator("Where")
@@ -327,6 +340,16 @@ def gelu(call: Call) -> Node:
 
 @operator("Swish")
 def swish(call: Call) -> Node:
+    return _swish(call)
+
+
+@operator("SwiGLU")
+def swiglu(call: Call) -> Node:
+    """The gate's swish times the value."""
+    return call(Mul(), _swish(call), call.x(1))
+
+
+def _swish(call: Call) -> Node:
     """x·σ(α·x)"""
     x, alpha = call.x(), call.attr("alpha")
     if alpha == 1:

@@ -40,8 +40,9 @@ def scatter_nd(call: Call) -> Node:
     return call(ScatterND(call.attr("reduction", "none")), *call.all())
 
 
-@operator("ScatterElements")
+@operator("Scatter", "ScatterElements")
 def scatter_elements(call: Call) -> Node:
+    """Called Scatter before version 11."""
     return call(ScatterElements(call.attr("reduction", "none"), call.attr("axis")), *call.all())
 
 

@@ -13,6 +13,7 @@ from graphsr.ops import (
     ArgMin,
     BatchNorm,
     Dense,
+    Div,
     Full,
     GroupNorm,
     Hardmax,
@@ -71,10 +72,17 @@ def _reduction(kind: type[Reduction], input_since: int, empty: float | None) -> 
             axes = () if call.attr("noop_with_empty_axes", 0) else tuple(range(x.type.rank))
         op = kind(tuple(axes), bool(call.attr("keepdims")))
         if empty is not None and any(x.type.shape[a] == 0 for a in normal_axes(op.axes, x.type.rank)):
-            return call(Full(Reduction.infer(op, x.type).shape, empty, x.type.dtype))
+            if x.type.dtype.startswith(("int", "uint")):
+                raise ModelError(f"the result for no integers at all is not supported: {x.type}, axes {op.axes}")
+            return call(Full(Reduction.infer(op, x.type).shape, _nothing(empty, x.type.dtype), x.type.dtype))
         return call(op, x)
 
     return translate
+
+
+def _nothing(empty: float, dtype: str) -> float:
+    """The result for no elements; of booleans, none of them is true, and none is false."""
+    return float(empty > 0) if dtype == "bool" else empty
 
 
 OPERATORS.update({name: _reduction(*row) for name, row in REDUCTIONS.items()})
@@ -202,6 +210,15 @@ def group_normalization(call: Call) -> Node:
         raise ModelError("version 18, with a scale per group, is not supported: export with operator set 21")
     call.only("stash_type", 1)
     return call(GroupNorm(call.attr("num_groups"), call.attr("epsilon")), *call.all())
+
+
+@operator("MeanVarianceNormalization")
+def mean_variance_normalization(call: Call) -> Node:
+    """(x − μ) / (σ + 10⁻⁹), without anything added to the variance."""
+    x, axes = call.x(), call.attr("axes")
+    centred = call(Sub(), x, call(ReduceMean(axes), x))
+    sigma = call(Sqrt(), call(ReduceMean(axes), call(Mul(), centred, centred)))
+    return call(Div(), centred, call(Add(), sigma, call.like(1e-9, x)))
 
 
 @operator("LRN")

@@ -362,3 +362,16 @@ def pad(call: Call) -> Node:
     if len(known) == 4 and mode != "wrap" and not any(outer):
         return call(Pad((known[0], known[1], known[2], known[3]), mode, value), x)
     return call(PadNd(full, mode, value), x)
+
+
+@operator("CenterCropPad")
+def center_crop_pad(call: Call) -> Node:
+    """To the sizes of input 1 along `axes`: of an odd difference the larger half is behind."""
+    x, sizes = call.x(), call.ints_from(1) or ()
+    axes = normal_axes(tuple(call.attr("axes") or range(x.type.rank)), x.type.rank)
+    pads = [0] * (2 * x.type.rank)
+    for axis, wanted in zip(axes, sizes, strict=True):
+        more = wanted - call.known(x.type.shape[axis], f"size of axis {axis}")
+        before = more // 2 if more > 0 else -(-more // 2)
+        pads[axis], pads[axis + x.type.rank] = before, more - before
+    return call(PadNd(tuple(pads)), x)

@@ -21,6 +21,7 @@ from graphsr.importers.onnx_call import OPERATORS
 from graphsr.importers.onnx_import import build_graph
 from graphsr.importers.onnx_reader import Source
 from graphsr.ops import Conv2d, ConvNd
+from graphsr.passes import fold_constants, run_passes
 
 
 def save(made: onnx.ModelProto, folder: Path) -> Path:
@@ -138,6 +139,18 @@ def test_volumes_are_convolved(tmp_path: Path) -> None:
     loaded = graphsr.load(save(made, tmp_path))
     assert any(isinstance(n.op, ConvNd) for n in loaded.graph.nodes())
     assert str(loaded.outputs["y"]) == f"float32[1, 3, {loaded.inputs['x'].shape[2]}-1, 3, 4]"
+
+
+def test_weights_of_one_value_are_constants_before_layers_are_chosen() -> None:
+    """The real networks of onnx's suite have weights from ConstantOfShape, too large to be made while they are read."""
+    nodes = [node("ConstantOfShape", "s", "w"), node("Conv", "x w", "y")]
+    made = model(nodes, {"x": [1, 256, "H", "W"]}, weights={"s": np.array([256, 256, 3, 3])})
+    graph = build_graph(Source(made), {}, {})
+    (before,) = (n.inputs[1] for n in graph.nodes() if isinstance(n.op, Conv2d))
+    (after,) = (n.inputs[1] for n in run_passes(graph, (fold_constants,)).nodes() if isinstance(n.op, Conv2d))
+    assert not before.is_const
+    assert after.is_const
+    np.testing.assert_array_equal(after.value, np.zeros((256, 256, 3, 3), np.float32))
 
 
 def test_run_node() -> None:
