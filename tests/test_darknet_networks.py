@@ -92,7 +92,7 @@ def test_a_tree_of_classes_agrees_with_softmaxes_by_group(
         Path(folder, "names.tree").write_text("".join(f"class{i} {p}\n" for i, p in enumerate(parents)))
         model = loaded(DarknetCase(cfg, numbers, x, "pjreddie"), folder)
     got = graphsr.Model(model.graph.astype("float64"), "").compile("reference", 1)({"input": x})["output"]
-    bias, weight = torch.from_numpy(numbers.astype("f8")).split([each, 2 * each])
+    bias, weight = (torch.from_numpy(part) for part in np.split(numbers.astype("f8"), [each]))
     y = torch.einsum("oc,nchw->nohw", weight.reshape(each, 2), torch.from_numpy(x)) + bias[:, None, None]
     if section == "region":
         y[:, [0, 1, 4]] = y[:, [0, 1, 4]].sigmoid()
