@@ -152,6 +152,7 @@ def lower(plan: Planner, node: Node) -> None:
     from .conv_head import lower_head
     from .conv_pair import lower_pair
     from .conv_planar import lower_planar, wants_planar
+    from .conv_pointwise import is_pointwise, lower_pointwise
     from .conv_tail import MOST_CHANNELS, lower_tail
     from .conv_winograd import lower_winograd
 
@@ -176,6 +177,8 @@ def lower(plan: Planner, node: Node) -> None:
             lower_pair(plan, conv, narrowing, m)
         else:
             lower_winograd(plan, conv, m)
+    elif is_pointwise(conv):
+        lower_pointwise(plan, conv)
     else:
         lower_direct(plan, conv)
 

@@ -1,11 +1,13 @@
 """conv2d where every input channel has a group of its own, with m output channels each, on blocked images.
 
-    for output row (n, y) of the unit: for block of 16 input channels, for R output pixels:
+    note where the rows under the band of output rows of the unit lie
+    for block of 16 input channels: for row of the band: for R output pixels:
         for ky, kx:
             R x m accumulators += x[y·s + ky·d, x·s + kx·d] · w[block, ky, kx, m]
         interleave the m vectors of a pixel: channel c·m + j; epilogue, to the row
 
-The lanes are channels; what the windows of neighbouring pixels share is loaded once.
+The lanes are channels; what the windows of neighbouring pixels share is loaded once. The weights of a small window stay
+in registers. The last R pixels of a row overlap those before them, and are written again.
 """
 
 from __future__ import annotations
@@ -35,7 +37,13 @@ if TYPE_CHECKING:
 
 MOST_OUTPUTS = 8
 """Output channels per input channel that fit the registers."""
-UNROLLED_TAPS = 5
+HELD = 9
+"""Weights of a block that stay in registers."""
+PIXELS = 4
+"""R at most: of two of them, the instructions of one run while the other's sums wait for each other."""
+UNITS_PER_THREAD = 2
+SMALLEST_UNIT = 100_000
+"""Multiply-adds in a unit, some microseconds."""
 
 
 @dataclass(frozen=True)
@@ -51,83 +59,141 @@ class ConvDepthwise(Kernel):
     """R."""
     window: Window
     epilogue: Epilogue
+    held: bool
+    """Whether there are registers for the weights."""
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}
         images = {**blocked_slots("x"), **blocked_slots("y"), **residual}
-        return {**images, "w": PTR, "zeros": PTR, **self.epilogue.slots(), **dict.fromkeys(SIZES, I64)}
+        return {
+            **images,
+            "w": PTR,
+            "zeros": PTR,
+            **self.epilogue.slots(),
+            **dict.fromkeys((*SIZES, "band", "bands"), I64),
+        }
 
-    def scratch(self, target: Target) -> int:
-        return VECTOR_BYTES + 8 * self.window.size[0]
+    @property
+    def unrolled(self) -> bool:
+        """Whether the weights of a block stay in registers."""
+        return self.held and self.window.taps * self.outputs <= HELD
 
     def body(self, k: Function, target: Target) -> None:
-        n, out_row = k.unit // k["out_height"], k.unit % k["out_height"]
-        with k.loop(self.window.size[0]) as ky:
-            k.store(self.window.address(k, n, out_row, ky), k.scratch + VECTOR_BYTES + ky * 8)
-        with k.loop(self.blocks) as block, k.loop(k["out_width"], step=self.rows) as x:
-            self._write(k, self._sum(k, block, x), block, x)
-        with k.loop(self.out_blocks) as block:
-            row = k["y"] + k.unit * k["y_row"] + block * k["y_block"]
-            zero_halo(k, row, k["out_width"], k["y_left"], k["y_right"])
+        image, first = k.unit // k["bands"], k.unit % k["bands"] * k["band"]
+        count = k.minimum(k["out_height"] - first, k["band"])
+        with k.loop((count - 1) * self.window.stride[0] + self.reach) as i:
+            row = first * self.window.stride[0] - self.window.before[0] + i
+            inside = (row >= 0) & (row < k["height"])
+            address = k.select(inside, k["x"] + (image * k["height"] + row) * k["x_row"], k["zeros"])
+            k.store(address + self.window.before[1] * -VECTOR_BYTES, k.scratch + VECTOR_BYTES + i * 8)
+        with k.loop(self.blocks) as block:
+            weights = self._weights(k, block) if self.unrolled else []
+            with k.loop(count) as row:
+                self._row(k, block, weights, row, image * k["out_height"] + first + row)
+        with k.loop(count) as row, k.loop(self.out_blocks) as block:
+            out = k["y"] + (image * k["out_height"] + first + row) * k["y_row"] + block * k["y_block"]
+            zero_halo(k, out, k["out_width"], k["y_left"], k["y_right"])
 
-    def _sum(self, k: Function, block: Value, x: Value) -> list[Value]:
-        """[R·m] sums of R pixels."""
+    @property
+    def reach(self) -> int:
+        """Input rows under one output row."""
+        return (self.window.size[0] - 1) * self.window.dilation[0] + 1
+
+    def _weights(self, k: Function, block: Value) -> list[Value]:
+        """[Kh·Kw·m] of a block."""
+        count = self.window.taps * self.outputs
+        w = k["w"] + block * (count * VECTOR_BYTES)
+        return [k.load(w + n * VECTOR_BYTES) for n in range(count)]
+
+    def _row(self, k: Function, block: Value, weights: list[Value], row: Value, out_row: Value) -> None:
+        """One output row of a block of input channels."""
+        table = k.scratch + VECTOR_BYTES + row * (8 * self.window.stride[0])
+        last = k["out_width"] - self.rows
+
+        def pixels(x: Value, count: int) -> None:
+            total = self._sum(k, block, weights, table, x, count)
+            self._write(k, total, block, out_row, x, count)
+
+        with k.loop(last, step=self.rows) as x:
+            pixels(x, self.rows)
+        with k.when(last >= 0):
+            pixels(last, self.rows)
+        with k.when(last < 0), k.loop(k["out_width"]) as x:
+            pixels(x, 1)
+
+    def _sum(self, k: Function, block: Value, weights: list[Value], table: Value, x: Value, count: int) -> list[Value]:
+        """[count·m] sums of so many pixels. What the next block reads in the last row is prefetched."""
         kh, kw = self.window.size
-        first = (x * self.window.stride[1] - self.window.before[1]) * VECTOR_BYTES + block * k["x_block"]
-        tap_bytes = self.outputs * VECTOR_BYTES
-        w = k["w"] + block * (kh * kw * tap_bytes)
-
-        @k.fold(kh, [k.vector(0.0)] * (self.rows * self.outputs))
-        def total(ky: Value, total: list[Value]) -> Sequence[Value]:
-            source = k.load(k.scratch + VECTOR_BYTES + ky * 8, PTR) + first
-            weights = w + ky * (kw * tap_bytes)
-            if kw <= UNROLLED_TAPS:
+        (_, sx), (dy, dx) = self.window.stride, self.window.dilation
+        start, tap_bytes = x * (sx * VECTOR_BYTES) + block * k["x_block"], self.outputs * VECTOR_BYTES
+        zeros = [k.vector(0.0)] * (count * self.outputs)
+        ahead = k.load(table + (kh - 1) * dy * 8, PTR) + start + k["x_block"]
+        for column in range(count * sx):
+            k.prefetch(ahead + column * VECTOR_BYTES, level=3)
+        if weights:
+            total = zeros
+            for ky in range(kh):
+                source = k.load(table + ky * dy * 8, PTR) + start
+                of_row = weights[ky * kw * self.outputs : (ky + 1) * kw * self.outputs]
                 loaded: dict[int, Value] = {}
                 for kx in range(kw):
-                    total = self._tap(k, total, source, weights, kx, loaded)
-                return total
+                    total = self._tap(
+                        k, total, source, of_row[kx * self.outputs : (kx + 1) * self.outputs], kx * dx, loaded
+                    )
+            return total
+
+        w = k["w"] + block * (kh * kw * tap_bytes)
+
+        @k.fold(kh, zeros)
+        def sums(ky: Value, total: list[Value]) -> Sequence[Value]:
+            source = k.load(table + ky * (dy * 8), PTR) + start
 
             @k.fold(kw, total)
-            def total_of_row(kx: Value, total: list[Value]) -> Sequence[Value]:
-                offset = kx * (self.window.dilation[1] * VECTOR_BYTES)
-                return self._tap(k, total, source + offset, weights + kx * tap_bytes, 0, {})
+            def sums_of_row(kx: Value, total: list[Value]) -> Sequence[Value]:
+                place = w + (ky * kw + kx) * tap_bytes
+                of_tap = [k.load(place + j * VECTOR_BYTES) for j in range(self.outputs)]
+                return self._tap(k, total, source + kx * (dx * VECTOR_BYTES), of_tap, 0, {})
 
-            return total_of_row
+            return sums_of_row
 
-        return total
+        return sums
 
     def _tap(
-        self, k: Function, total: list[Value], source: Value, w: Value, kx: int, loaded: dict[int, Value]
+        self,
+        k: Function,
+        total: list[Value],
+        source: Value,
+        weights: list[Value],
+        column: int,
+        loaded: dict[int, Value],
     ) -> list[Value]:
         """One column of the window; `loaded` are the pixels of this row that are in registers, by column."""
         total = list(total)
-        weights = [k.load(w + (kx * self.outputs + j) * VECTOR_BYTES) for j in range(self.outputs)]
-        for r in range(self.rows):
-            column = r * self.window.stride[1] + kx * self.window.dilation[1]
-            if column not in loaded:
-                loaded[column] = k.load(source + column * VECTOR_BYTES)
+        for r in range(len(total) // self.outputs):
+            at = r * self.window.stride[1] + column
+            if at not in loaded:
+                loaded[at] = k.load(source + at * VECTOR_BYTES)
             for j, weight in enumerate(weights):
-                total[r * self.outputs + j] = k.fma(loaded[column], weight, total[r * self.outputs + j])
+                total[r * self.outputs + j] = k.fma(loaded[at], weight, total[r * self.outputs + j])
         return total
 
-    def _write(self, k: Function, total: list[Value], block: Value, x: Value) -> None:
-        """Epilogue, and out: pixels beyond the row and blocks beyond the channels go to a dummy in the scratch."""
+    def _write(self, k: Function, total: list[Value], block: Value, out_row: Value, x: Value, count: int) -> None:
+        """Epilogue, and out: blocks beyond the channels go to a dummy in the scratch."""
         m = self.outputs
-        pixels = [interleave(k, total[r * m : (r + 1) * m]) if m > 1 else [total[r]] for r in range(self.rows)]
+        pixels = [interleave(k, total[r * m : (r + 1) * m]) if m > 1 else [total[r]] for r in range(count)]
         for j in range(m):
             out_block: Index = block * m + j
             exists = out_block < self.out_blocks
-            out_block = k.minimum(out_block, self.out_blocks - 1)
+            out_block = k.minimum(out_block, self.out_blocks - 1) if m > 1 else out_block
             channels = self.epilogue.begin(k, out_block)
-            row = k["y"] + k.unit * k["y_row"] + out_block * k["y_block"]
-            for r in range(self.rows):
-                inside = (x + r < k["out_width"]) & exists
+            row = k["y"] + out_row * k["y_row"] + out_block * k["y_block"] + x * VECTOR_BYTES
+            for r in range(count):
                 residual = None
                 if self.epilogue.residual:
-                    place = k["r"] + k.unit * k["r_row"] + out_block * k["r_block"] + (x + r) * VECTOR_BYTES
-                    residual = k.select(inside, place, k.scratch)
+                    place = k["r"] + out_row * k["r_row"] + out_block * k["r_block"] + (x + r) * VECTOR_BYTES
+                    residual = place
                 y = channels.apply(k, pixels[r][j], residual)
-                k.store(y, k.select(inside, row + (x + r) * VECTOR_BYTES, k.scratch))
+                k.store(y, row + r * VECTOR_BYTES if m == 1 else k.select(exists, row + r * VECTOR_BYTES, k.scratch))
 
 
 def is_depthwise(conv: Convolution) -> bool:
@@ -144,13 +210,19 @@ def lower_depthwise(plan: Planner, conv: Convolution) -> None:
     _, _, height, width = x_node.type.dims
     n, co, out_height, out_width = conv.node.type.dims
     outputs = co // op.groups
-    rows = max(1, min(8, accumulators(plan.target) // (2 * outputs)))
+    held = plan.target.vector_bits == 512
+    rows = max(1, min(PIXELS if held else 8, accumulators(plan.target) // (2 * outputs)))
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
     blocks = -(-op.groups // LANES)
-    kernel = ConvDepthwise(blocks, len(conv.order) // LANES, outputs, rows, window, conv.epilogue)
+    kernel = ConvDepthwise(blocks, len(conv.order) // LANES, outputs, rows, window, conv.epilogue, held)
     left = window.before[1]
-    x = plan.blocked(x_node, left, max(0, window.reach(-(-out_width // rows) * rows) - left - width))
+    x = plan.blocked(x_node, left, max(0, window.reach(out_width) - left - width))
     residual = conv.residual(plan)
+    macs = window.taps * out_width * outputs * blocks * LANES
+    bands = max(1, min(out_height, macs * out_height // SMALLEST_UNIT, -(-UNITS_PER_THREAD * plan.threads // n)))
+    band = -(-out_height // bands)
+    bands = -(-out_height // band)
+    scratch = VECTOR_BYTES + 8 * ((band - 1) * window.stride[0] + kernel.reach)
     form = conv.form("depthwise")
     arguments: dict[str, Argument] = {
         **x.arguments("x"),
@@ -158,10 +230,12 @@ def lower_depthwise(plan: Planner, conv: Convolution) -> None:
         **(residual.arguments("r") if residual else {}),
         **conv.epilogue_arguments(plan),
         **dict(zip(SIZES, (height, width, out_height, out_width), strict=True)),
+        "band": band,
+        "bands": bands,
         "w": plan.weight(conv.weight, form, lambda w: pack_depthwise(w, blocks, outputs)),
         "zeros": plan.zero_row(x),
     }
-    plan.call(conv.node, kernel, arguments, n * out_height, label="depthwise {}x{}".format(*window.size))
+    plan.call(conv.node, kernel, arguments, n * bands, label="depthwise {}x{}".format(*window.size), scratch=scratch)
 
 
 def pack_depthwise(weight: Array, blocks: int, outputs: int) -> Array:

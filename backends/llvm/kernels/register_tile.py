@@ -62,6 +62,17 @@ def direct_tile_of(target: Target, blocks: int) -> tuple[int, int]:
     return vectors, min(rows, 12, 22 // vectors if vectors > 3 else rows)
 
 
+def pointwise_tile_of(target: Target, blocks: int) -> tuple[int, int]:
+    """The same where rows follow each other in memory and need no addresses: loads are the limit, so tiles are as
+    square as the blocks allow."""
+    if target.vector_bits < 512:
+        return register_tile_of(target, blocks)
+    for vectors, rows in ((4, 6), (3, 8), (5, 5), (2, 12), (7, 3)):
+        if blocks % vectors == 0:
+            return vectors, rows
+    return 1, 24
+
+
 def accumulators(target: Target) -> int:
     """Vectors of 16 floats that can be summed up at a time, with registers left for the operands."""
     return target.rows * target.panels
