@@ -2,7 +2,8 @@
 
 for rows of the unit (all axes but the inner ones):
     row:        16 elements in, 16 out
-    transposed: 16 x 16 elements in along the axis that is contiguous in the source, turned in registers, and out
+    transposed: for tiles of 64 x 256: 16 x 16 elements in along the axis that is contiguous in the source, turned in
+                registers, and out
     strided:    one by one
 
 Axes of size 1 are left out and axes that continue each other are joined first, so most moves have few rows, long ones.
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ..tensor import Buffer
 
 ROW, TRANSPOSED, STRIDED = "row", "transposed", "strided"
+
+TALL, WIDE = 64, 256
+"""Elements that are turned together, of the axes that are contiguous in the source and in the result."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +62,33 @@ class Move(Kernel):
         first = k.unit * k["rows"]
         with k.loop(k.minimum(k["rows"], k["count"] - first)) as i:
             x, y, rest = k["x"] + k["x_start"], k["y"] + k["y_start"], first + i
-            tile = k.literal(0)
             if self.inner == TRANSPOSED:
-                tiles = (k["height"] + (LANES - 1)) // LANES
-                rest, tile = rest // tiles, rest % tiles
+                tiles, pieces = (k["height"] + (TALL - 1)) // TALL, (k["width"] + (WIDE - 1)) // WIDE
+                p, q, rest = rest % tiles * TALL, rest // tiles % pieces * WIDE, rest // tiles // pieces
             for a in reversed(range(self.outer)):
                 position = rest % k[f"size{a}"] if a else rest
                 x, y, rest = x + position * k[f"x_step{a}"], y + position * k[f"y_step{a}"], rest // k[f"size{a}"]
             if self.inner == ROW:
                 over_row(k, k["width"], lambda at, mask: _copy(k, x + at * 4, y + at * 4, mask))
             elif self.inner == TRANSPOSED:
-                self._turn(k, x, y, tile * LANES)
+                self._turn(k, x, y, p, q)
             else:
                 with k.loop(k["width"]) as at:
                     k.store(k.load(x + at * k["x_step"], FLOAT), y + at * 4)
 
-    def _turn(self, k: Function, x: Value, y: Value, first: Value) -> None:
-        """y[p, q] = x[q, p] for 16 p from `first` on, and all q."""
-        height = k.minimum(k["height"] - first, LANES)
-        given = k.first_lanes(height)
-        with k.loop(k["width"], step=LANES) as q:
-            last = k["width"] - 1
-            rows = [k.load_some(x + k.minimum(q + i, last) * k["x_step"] + first * 4, given) for i in range(LANES)]
-            width = k["width"] - q
-            for p, column in enumerate(transpose(k, rows)):
-                mask = k.first_lanes(k.select(height > p, width, k.literal(0)))
-                k.store_some(column, y + (first + p) * k["y_step"] + q * 4, mask)
+    def _turn(self, k: Function, x: Value, y: Value, p_first: Value, q_first: Value) -> None:
+        """y[p, q] = x[q, p] for `TALL` p and `WIDE` q: as soon as the lines of 16 q are in the caches, all that is
+        there of them is used."""
+        last, stop = k["width"] - 1, k.minimum(k["width"], q_first + WIDE)
+        with k.loop(stop, start=q_first, step=LANES) as q:
+            sources = [x + k.minimum(q + i, last) * k["x_step"] for i in range(LANES)]
+            wide = k.first_lanes(k["width"] - q)
+            with k.loop(k.minimum(k["height"], p_first + TALL), start=p_first, step=LANES) as p:
+                bottom = k["height"] - p - 1
+                given = k.first_lanes(bottom + 1)
+                columns = transpose(k, [k.load_some(source + p * 4, given) for source in sources])
+                for i, column in reversed(list(enumerate(columns))):  # those below the last row go to it before its own
+                    k.store_some(column, y + (p + k.minimum(bottom, i)) * k["y_step"] + q * 4, wide)
 
 
 def _copy(k: Function, x: Value, y: Value, mask: Value | None) -> None:
@@ -115,7 +120,8 @@ def move(plan: Planner, node: Node, x: Buffer, y: Buffer, axes: Sequence[Axis], 
         inner, arguments = ROW, {"width": last.size}
     elif turned := next((a for a in outer if a.x_step == 4), None):
         outer.remove(turned)
-        inner, rows, row_bytes = TRANSPOSED, -(-turned.size // LANES), 64 * last.size
+        inner, row_bytes = TRANSPOSED, 4 * TALL * min(last.size, WIDE)
+        rows = -(-turned.size // TALL) * -(-last.size // WIDE)
         arguments |= {"height": turned.size, "y_step": turned.y_step}
     for i, axis in enumerate(outer):
         arguments |= {f"size{i}": axis.size, f"x_step{i}": axis.x_step, f"y_step{i}": axis.y_step}
