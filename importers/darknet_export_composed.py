@@ -16,7 +16,7 @@ from graphsr.dim import Dim
 from graphsr.errors import GraphError, ModelError
 from graphsr.ir import Graph, Node
 from graphsr.op import Array, Op
-from graphsr.ops import Add, Conv2d, DepthToSpace, Div, Mul, Pad, Pow, Reshape, Slice, Sub
+from graphsr.ops import Add, Conv2d, DepthToSpace, Div, Mul, Pad, Pow, Relu, Reshape, Slice, Sub
 
 from . import darknet_norm, darknet_spatial
 from .darknet_activations import COMPOSED
@@ -118,7 +118,8 @@ def _same(a: Node, b: Node, source: Node) -> bool:
 
 
 def _activations(node: Node, source: Node) -> Iterator[Composed]:
-    if source.type.shape == node.type.shape:
+    sums = isinstance(node.op, Div) or isinstance(node.inputs[0].op, Relu)  # hard_mish is a sum
+    if sums and source.type.shape == node.type.shape:
         for word in COMPOSED:
             yield Composed("activation", {"activation": word}, source)
 
