@@ -16,7 +16,7 @@ from graphsr.ops import Fused
 from graphsr.textform import node_names
 
 from .onnx_export_ops import REFUSED, RULES
-from .onnx_export_writer import Site, UnwritableError, Writer, onnx_dtype
+from .onnx_export_writer import Site, UnwritableError, Value, Writer, onnx_dtype
 
 OPSET = 17
 IR_VERSION = 8  # of the same time as the opset: engines refuse a newer one than they know
@@ -92,29 +92,27 @@ def _value_names(graph: Graph, nodes: Mapping[Node, str]) -> dict[Node, str]:
 
 def _write(writer: Writer, node: Node, names: Mapping[Node, str], called: str) -> None:
     """One node; a fused one as its parts, one after the other."""
-    types = tuple(child.type for child in node.inputs)
-    values = tuple(child.value if child.is_const else None for child in node.inputs)
-    inputs = [names[child] for child in node.inputs]
+    read = tuple(Value(names[child], child.type, child.value if child.is_const else None) for child in node.inputs)
     if not isinstance(node.op, Fused):
-        _write_op(Site(writer, called, types, node.type, values), node.op, inputs, names[node])
+        _write_op(Site(writer, called, read, node.type), node.op, names[node])
         return
-    count = len(inputs) - bool(node.op.residual)
-    read, rest = (types[:count], inputs[:count]), (types[count:], inputs[count:])
+    count = len(read) - bool(node.op.residual)
+    read, residual = read[:count], read[count:]
     parts = [part for part in (node.op.base, node.op.residual, node.op.activation) if part is not None]
     for part in parts:
-        type_ = part.infer(*read[0])
-        site = Site(writer, f"{called}.{part.name}", read[0], type_, values)
+        site = Site(writer, f"{called}.{part.name}", read, part.infer(*(value.type for value in read)))
         name = names[node] if part is parts[-1] else writer.fresh(site.name)
-        _write_op(site, part, read[1], name)
-        read = ((type_, *rest[0]), [name, *rest[1]])
-        rest = ((), [])
+        _write_op(site, part, name)
+        read, residual = (Value(name, site.output), *residual), ()
 
 
-def _write_op(site: Site, op: Op, inputs: list[str], name: str) -> None:
+def _write_op(site: Site, op: Op, name: str) -> None:
+    """The result is called `name`."""
     rule = RULES.get(type(op))
     if rule is None:
         raise UnwritableError(REFUSED.get(type(op), "it has no rule"))
-    site.writer.settle(rule(site, op, *inputs), name, site.name)
+    result = rule(site, op, *(value.name for value in site.inputs))
+    site.writer.settle(result, name, site.name)
 
 
 def _value(type_: TensorType, name: str) -> onnx.ValueInfoProto:

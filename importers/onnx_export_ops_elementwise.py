@@ -77,7 +77,7 @@ def _pow(s: Site, op: Pow, a: str, b: str) -> str:
 
 def _by_integers(s: Site, divide: Callable[[Operand], str], b: str) -> str:
     """A division of integers that gives 0 where b is 0, which ONNX leaves undefined."""
-    known = s.values[1]
+    known = s.inputs[1].array
     if known is not None and known.all():
         return divide(b)
     zero = s("Equal", b, s.number(0))

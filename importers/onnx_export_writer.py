@@ -11,6 +11,7 @@ Sizes that are open are computed in the file from the shapes of its inputs, each
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -58,6 +59,7 @@ class Writer:
         return name
 
     def add(self, operator: str, inputs: Iterable[str], base: str, count: int = 1, **attributes: Any) -> list[str]:
+        """One operator -> the names of its results."""
         outputs = [self.fresh(base) for _ in range(count)]
         self.nodes.append(helper.make_node(operator, list(inputs), outputs, outputs[0], **attributes))
         return outputs
@@ -114,7 +116,7 @@ class Writer:
         match atom:
             case Symbol(name):
                 return self.size(Dim.symbol(name))
-            case FloorDiv(numerator, divisor):
+            case FloorDiv(numerator, divisor):  # of no negative number, so that Div, which truncates, rounds down
                 operands = [self._sized(numerator), self._sized(divisor)]
                 return self.add("Div", operands, f"size.{atom}")[0]
             case Extremum(which, a, b):
@@ -135,23 +137,24 @@ class Writer:
         raise UnwritableError(f"open size {name} is the size of no input")
 
 
-class Site:
-    """Where an op is written: its name in the file, the types of its inputs and of its result."""
+@dataclass(frozen=True)
+class Value:
+    """A value of the file: its name, its type and, where it is a constant, the array."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        name: str,
-        types: tuple[TensorType, ...],
-        output: TensorType,
-        values: tuple[Array | None, ...],
-    ) -> None:
+    name: str
+    type: TensorType
+    array: Array | None = None
+
+
+class Site:
+    """Where an op is written: what it is called in the file, its inputs, the type of its result."""
+
+    def __init__(self, writer: Writer, name: str, inputs: tuple[Value, ...], output: TensorType) -> None:
         self.writer = writer
         self.name = name
-        self.types = types
+        self.inputs = inputs
+        self.types = tuple(value.type for value in inputs)
         self.output = output
-        self.values = values
-        """Of each input the array, where it is a constant."""
 
     def __call__(self, operator: str, *inputs: Operand, **attributes: Any) -> str:
         """Adds an operator with one result. Arrays among the inputs become constants; "" leaves one out."""
@@ -172,9 +175,9 @@ class Site:
         """The dtype of the first input, in which most ops compute; of the result where there is no input."""
         return (self.types or (self.output,))[0].dtype
 
-    def number(self, value: float, dtype: str = "") -> Array:
-        """A scalar, in the dtype of the first input unless another is named."""
-        return np.array(value, dtype or self.dtype)
+    def number(self, value: float) -> Array:
+        """A scalar in the dtype of the first input."""
+        return np.array(value, self.dtype)
 
     def cast(self, x: Operand, dtype: str) -> str:
         return self("Cast", x, to=onnx_dtype(dtype))
@@ -200,11 +203,12 @@ class Site:
             return np.array(size, np.int64)
         return self("Reshape", self.writer.size(size), integers([]))
 
-    def reshape(self, x: str, shape: Sequence[Size], before: Sequence[Size] = ()) -> str:
-        """x, of shape `before` (that of the first input unless given), under another shape."""
+    def reshape(self, x: str, shape: Sequence[Size]) -> str:
+        """x, of the shape of the first input, under another: with sizes that are copied (0) or follow from the others
+        (−1), and computed ones only where these are not enough."""
         if any(size == 0 and isinstance(size, int) for size in shape):
             return self("Reshape", x, self.sizes(shape), allowzero=1)
-        before = before or self.x.shape
+        before = self.x.shape
         copied: list[Size] = [
             0 if isinstance(size, Dim) and axis < len(before) and before[axis] == size else size
             for axis, size in enumerate(shape)
@@ -219,11 +223,11 @@ class Site:
         axes = range(1, self.x.rank - 1)
         return self("Unsqueeze", vector, integers(axes)) if axes else vector
 
-    def slice(self, x: str, axis: int, start: str | int = 0, stop: str | int | None = None, step: int = 1) -> str:
-        """x[start:stop:step] along one axis; start and stop are numbers, or names of vectors of one element."""
+    def slice(self, x: str, axis: int, start: str | int = 0, stop: str | int | None = None) -> str:
+        """x[start:stop] along one axis; start and stop are numbers, or names of vectors of one element."""
         first = start if isinstance(start, str) else integers([start])
         last = stop if isinstance(stop, str) else integers([MOST if stop is None else stop])
-        return self("Slice", x, first, last, integers([axis]), integers([step]))
+        return self("Slice", x, first, last, integers([axis]))
 
 
 MOST = 2**63 - 1
@@ -240,6 +244,6 @@ def onnx_dtype(dtype: str) -> int:
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def plain(operator: str, **attributes: Any) -> Rule:
-    """An op that ONNX has under the same meaning; its attributes are fixed."""
-    return lambda s, op, *x: s(operator, *x, **attributes)
+def plain(operator: str) -> Rule:
+    """An op without attributes that ONNX has under the same meaning."""
+    return lambda s, op, *x: s(operator, *x)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from graphsr.testing import tolerance
 onnx = pytest.importorskip("onnx", reason="writes ONNX files")
 runtime = pytest.importorskip("onnxruntime", reason="the oracle")
 
-from onnx.backend.test.case.node import TestCase, collect_testcases  # noqa: E402
+from onnx.backend.test.case.node import collect_testcases  # noqa: E402
+from onnx.backend.test.case.test_case import TestCase  # noqa: E402
 from onnx_oracle import OnnxRuntime  # noqa: E402
 
 from graphsr.importers.onnx_backend import GraphsrBackend, Specialised  # noqa: E402
@@ -33,40 +35,34 @@ LEAST = 100
 """At least so many of them are tests of operators that we import and onnxruntime has."""
 
 
-def node_cases() -> Sequence[TestCase]:
+def node_tests() -> Iterator[tuple[TestCase, Any, list[Array]]]:
+    """(test, its model, inputs), of operators that are no functions and take arrays."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # onnx computes what it expects when it is asked, and overflows on purpose
         cases = collect_testcases(None)
-    return [case for case in cases if case.model is not None and "_expanded" not in case.name][::EVERY]
+    for case in [case for case in cases if case.model is not None and "_expanded" not in case.name][::EVERY]:
+        for inputs, _ in case.data_sets or ():
+            if all(isinstance(x, np.ndarray | np.generic) for x in inputs):
+                yield case, case.model, list(inputs)
 
 
 @PASSES
 def test_onnx_node_tests(passes: tuple[Pass, ...]) -> None:
     compared = 0
-    for case in node_cases():
-        for inputs, _ in case.data_sets:
-            want = reference(case, inputs)
-            if want is None:
-                continue
-            try:
-                got = GraphsrBackend.prepare(case.model, backend=OnnxRuntime(passes)).run(list(inputs))
-            except runtime.capi.onnxruntime_pybind11_state.NotImplemented:
-                continue  # no kernel for these dtypes
-            compared += 1
-            for y, expected in zip(got, want, strict=True):
-                assert (y.dtype, y.shape) == (expected.dtype, expected.shape), case.name
-                np.testing.assert_allclose(y, expected, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+    for case, model, inputs in node_tests():
+        try:
+            want = GraphsrBackend.prepare(model, backend="reference").run(inputs)
+        except GraphsrError:
+            continue  # an operator that we do not import
+        try:
+            got = GraphsrBackend.prepare(model, backend=OnnxRuntime(passes)).run(inputs)
+        except runtime.capi.onnxruntime_pybind11_state.NotImplemented:
+            continue  # no kernel for these dtypes
+        compared += 1
+        for y, expected in zip(got, want, strict=True):
+            assert (y.dtype, y.shape) == (expected.dtype, expected.shape), case.name
+            np.testing.assert_allclose(y, expected, rtol=case.rtol, atol=case.atol, err_msg=case.name)
     assert compared >= LEAST
-
-
-def reference(case: TestCase, inputs: Sequence[Array]) -> Sequence[Array] | None:
-    """What our import computes; None where we do not import the operator, or the test passes no arrays."""
-    if not all(isinstance(x, np.ndarray | np.generic) for x in inputs):
-        return None
-    try:
-        return GraphsrBackend.prepare(case.model, backend="reference").run(list(inputs))
-    except GraphsrError:
-        return None
 
 
 @PASSES

@@ -63,6 +63,7 @@ from graphsr.ops import (
     Triangle,
 )
 from graphsr.ops.resize import LARGEST_DENOMINATOR
+from graphsr.passes import DEFAULT
 from graphsr.testing import LAYERS, Case, GraphCase
 from graphsr.testing.check import assert_agrees, layer_graph
 
@@ -92,11 +93,12 @@ def imported(model: onnx.ModelProto) -> Graph:
 @FEW
 @given(st.data())
 def test_layers(name: str, data: st.DataObject) -> None:
-    """With weights that are constants or inputs. What onnxruntime has no kernels for passes the checker at least."""
+    """Before the passes or after them, with weights that are constants or inputs. What onnxruntime has no kernels for
+    passes the checker at least."""
     case, constant = data.draw(LAYERS[name]()), data.draw(st.booleans())
     dtype = data.draw(st.sampled_from(["float32", "float32", "float64"]))
     drawn = layer_graph(case.astype(dtype), constant)
-    oracle = OnnxRuntime()
+    oracle = OnnxRuntime(data.draw(st.sampled_from([(), DEFAULT])))
     if all(map(oracle.supports, drawn.graph.nodes())):
         assert_agrees(oracle.compile(drawn.graph), drawn)
     else:
@@ -158,8 +160,8 @@ def known_to_differ(drawn: GraphCase) -> bool:
         case Resize(coordinates="align_corners", size=None, scale=scale):
             return any(scale_of(s) * n % 1 != 0 for s, n in zip(scale, sizes[2:], strict=True))
         case Resize(mode="nearest"):
-            scales = (Fraction(m, n) for m, n in zip(node.type.dims[2:], sizes[2:], strict=True))
-            scales = scales if node.op.size else map(scale_of, node.op.scale)
+            quotients = [Fraction(m, n) for m, n in zip(node.type.dims[2:], sizes[2:], strict=True)]
+            scales = quotients if node.op.size else map(scale_of, node.op.scale)
             return any(float(np.float32(s)) != s for s in scales)
         case MaxPoolNd(kernel=kernel, padding=padding, output="indices"):
             return max(padding) >= min(kernel)
