@@ -132,7 +132,8 @@ def detect(options: argparse.Namespace) -> int:
         for d in objects:
             print(f"  {d.name:<16} {100 * d.score:5.1f} %  {d.left:.0f} {d.top:.0f} {d.right:.0f} {d.bottom:.0f}")
     if options.json:
-        with atomic_path(Path(options.json)) as path:
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(options.json) as path:
             path.write_text(detections_json(found), encoding="utf-8")
     return OK if len(found) == len(jobs) else SOME_FAILED
 

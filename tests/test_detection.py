@@ -361,11 +361,11 @@ def test_the_command(tmp_path: Path) -> None:
         "-o",
         tmp_path / "boxes.png",
         "--json",
-        tmp_path / "boxes.json",
+        tmp_path / "new" / "boxes.json",
     ]
     done = graphsr(*words)
     assert (done.returncode, done.stderr) == (0, "")
-    (found,) = json.loads((tmp_path / "boxes.json").read_text())
+    (found,) = json.loads((tmp_path / "new" / "boxes.json").read_text())
     names = [d["name"] for d in found["detections"]]
     assert {"dog", "bicycle", "car"} <= set(names)
     assert all(name in done.stdout for name in names)
