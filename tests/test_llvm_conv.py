@@ -221,12 +221,16 @@ SPILLED = {
     "direct, 7 blocks": (Conv2d(padding=(1, 1, 1, 1)), 64, (112, 64, 3, 3)),
     "groups": (Conv2d(padding=(1, 1, 1, 1), groups=4), 256, (256, 64, 3, 3)),
     "1x1": (Conv2d(), 16, (16, 16, 1, 1)),
+    "1x1, 3 blocks": (Conv2d(), 24, (48, 24, 1, 1)),
+    "1x1, 4 blocks, stride 2": (Conv2d((2, 2)), 64, (64, 64, 1, 1)),
+    "1x1, 5 blocks": (Conv2d(), 64, (80, 64, 1, 1)),
     "dilated": (Conv2d(padding=(2, 2, 2, 2), dilation=(2, 2)), 48, (48, 48, 3, 3)),
     "head": (Conv2d(padding=(1, 1, 1, 1)), 3, (64, 3, 3, 3)),
     "tail": (Conv2d(padding=(1, 1, 1, 1)), 64, (3, 64, 3, 3)),
     "planar": (Conv2d(padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
     "planar, stride 2": (Conv2d((2, 2), padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
     "depthwise": (Conv2d(padding=(1, 1, 1, 1), groups=64), 64, (64, 1, 3, 3)),
+    "depthwise 5x5": (Conv2d(padding=(2, 2, 2, 2), groups=64), 64, (64, 1, 5, 5)),
     "transposed": (ConvTranspose2d((2, 2), (1, 1, 1, 1)), 64, (64, 64, 4, 4)),
 }
 

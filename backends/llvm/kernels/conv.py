@@ -186,6 +186,7 @@ def lower(plan: Planner, node: Node) -> None:
 def _reads_too_much(conv: Convolution) -> bool:
     """Whether Winograd's F(m, 3) would wait for its weights: in a small image they are many for what is multiplied by
     them, and a plain sum of 9 products per pixel is done sooner. The time of so few tiles is that of `LEAST_TILES`."""
+    assert isinstance(conv.op, Conv2d)
     m = int(conv.op.algorithm[-1])
     n, co, height, width = conv.node.type.dims
     tiles, points = n * -(-height // m) * -(-width // m), (m + 2) ** 2

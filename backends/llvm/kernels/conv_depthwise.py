@@ -22,7 +22,7 @@ from graphsr.op import Array
 from graphsr.ops import Conv2d
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .conv_head import SIZES, Window
 from .epilogue import Epilogue
@@ -182,18 +182,20 @@ class ConvDepthwise(Kernel):
         m = self.outputs
         pixels = [interleave(k, total[r * m : (r + 1) * m]) if m > 1 else [total[r]] for r in range(count)]
         for j in range(m):
-            out_block: Index = block * m + j
+            out_block = block * m + j
             exists = out_block < self.out_blocks
-            out_block = k.minimum(out_block, self.out_blocks - 1) if m > 1 else out_block
+            out_block = k.minimum(out_block, self.out_blocks - 1)
             channels = self.epilogue.begin(k, out_block)
             row = k["y"] + out_row * k["y_row"] + out_block * k["y_block"] + x * VECTOR_BYTES
+            given = None
+            if self.epilogue.residual:
+                given = k["r"] + out_row * k["r_row"] + out_block * k["r_block"] + x * VECTOR_BYTES
             for r in range(count):
-                residual = None
-                if self.epilogue.residual:
-                    place = k["r"] + out_row * k["r_row"] + out_block * k["r_block"] + (x + r) * VECTOR_BYTES
-                    residual = place
-                y = channels.apply(k, pixels[r][j], residual)
-                k.store(y, row + r * VECTOR_BYTES if m == 1 else k.select(exists, row + r * VECTOR_BYTES, k.scratch))
+                residual = given + r * VECTOR_BYTES if given is not None else None
+                place = row + r * VECTOR_BYTES
+                k.store(
+                    channels.apply(k, pixels[r][j], residual), k.select(exists, place, k.scratch) if m > 1 else place
+                )
 
 
 def is_depthwise(conv: Convolution) -> bool:

@@ -1,13 +1,13 @@
-"""conv2d 1x1, any stride, on blocked images: a matrix product.
+"""conv2d 1x1, any stride, on blocked images: a matrix product, straight from the rows of the image.
 
-    for chunk of output pixels of the unit: copy their channels, [pixels/R][Ci/16][R][16]; note where they are written
-      for panel of 16·`vectors` output channels of the unit, for R output pixels:
+    for group of output rows of the unit: for panel of 16·`vectors` output channels of the unit:
+      for row of the group: for R output pixels:
         for Ci:
-            R x `vectors` accumulators += x[pixel, c] · w[panel, c]
-        epilogue, to the pixels
+            R x `vectors` accumulators += x[y·s, x·s, c] · w[panel, c]
+        epilogue, to the row
 
-Pixels are numbered through the rows and the batch. The copy is small beside the products, and lets the innermost loop
-do with two addresses: those of all pixels would take the registers that its operands need.
+A panel of weights is read for a whole group of rows, whose input stays in the second cache. The last R pixels of a row
+overlap those before them, and are written again. R and `vectors` are chosen so that little is computed twice.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ..target import Target
     from .conv import Convolution
 
-COPIED = 256 << 10
-"""Bytes of the copy of a chunk: they stay in the second cache beside a panel of weights."""
+GROUPED = 128 << 10
+"""Bytes of input rows that stay in the second cache beside a panel of weights."""
 SMALLEST_UNIT = 400_000
 """Multiply-adds in a unit, some microseconds, that a thread has to fetch."""
 UNITS_PER_THREAD = 2
@@ -43,7 +43,7 @@ UNITS_PER_THREAD = 2
 
 @dataclass(frozen=True)
 class ConvPointwise(Kernel):
-    """See the loop nest above."""
+    """Unit: a band of rows, for a range of panels. See the loop nest above."""
 
     ci: int
     panels: int
@@ -56,112 +56,81 @@ class ConvPointwise(Kernel):
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}
         images = {**blocked_slots("x"), **blocked_slots("y"), **residual}
-        sizes = ("height", "out_height", "out_width", "pixels", "chunk", "ranges", "panel_span", "places")
+        sizes = ("height", "out_height", "out_width", "group", "band", "bands", "ranges", "panel_span")
         return {**images, "w": PTR, **self.epilogue.slots(), **dict.fromkeys(sizes, I64)}
-
-    @property
-    def ci_blocks(self) -> int:
-        return -(-self.ci // LANES)
 
     @property
     def depth(self) -> int:
         """Input channels that are multiplied: whole turns of the innermost loop."""
-        return -(-self.ci // UNROLL) * UNROLL
-
-    @property
-    def small(self) -> int:
-        """Pixels of the last, smaller register tile."""
-        return -(-self.rows // 2)
-
-    def scratch_of(self, chunk: int) -> int:
-        """Bytes for a chunk of so many pixels, with those of the last register tile."""
-        pixels = chunk + self.rows
-        return pixels * self.ci_blocks * VECTOR_BYTES + -(-pixels * 16 // VECTOR_BYTES) * VECTOR_BYTES
+        return depth_of(self.ci)
 
     def body(self, k: Function, target: Target) -> None:
-        first, part = k.unit // k["ranges"] * k["chunk"], k.unit % k["ranges"]
-        count = k.minimum(k["pixels"] - first, k["chunk"])
+        part, at = k.unit % k["ranges"], k.unit // k["ranges"]
+        image, first = at // k["bands"], at % k["bands"] * k["band"]
+        stop = k.minimum(k["out_height"], first + k["band"])
         first_panel = part * k["panel_span"]
         last_panel = k.minimum(first_panel + k["panel_span"], self.panels)
-        self._copy(k, first, count, part)
-        with k.loop(last_panel, start=first_panel) as panel:
-            with k.loop(count - self.small, step=self.rows) as pixel:
-                self._tile(k, panel, pixel, self.rows)
-            done = k.maximum(count - self.small + (self.rows - 1), 0) // self.rows * self.rows
-            with k.when(done < count):
-                self._tile(k, panel, done, self.small)
+        with k.loop((stop - first + (k["group"] - 1)) // k["group"]) as group:
+            top = first + group * k["group"]
+            end = k.minimum(stop, top + k["group"])
+            with k.loop(last_panel, start=first_panel) as panel, k.loop(end, start=top) as y:
+                self._row(k, panel, image, y)
 
-    def _copy(self, k: Function, first: Value, count: Value, part: Value) -> None:
-        """Copy the pixels of the chunk, and write the table of where they and their residuals lie: 16 bytes each.
-        Beyond the chunk the last pixel is repeated."""
-        row, x = first // k["out_width"], first % k["out_width"]
+    def _row(self, k: Function, panel: Value, image: Value, y: Value) -> None:
+        """One output row of one panel, with its halo."""
+        source = k["x"] + (image * k["height"] + y * self.stride[0]) * k["x_row"]
+        out_row, last = image * k["out_height"] + y, k["out_width"] - self.rows
+        with k.loop(last, step=self.rows) as x:
+            self._tile(k, panel, source, out_row, x)
+        self._tile(k, panel, source, out_row, last)
+        for v in range(self.vectors):
+            out = k["y"] + out_row * k["y_row"] + (panel * self.vectors + v) * k["y_block"]
+            zero_halo(k, out, k["out_width"], k["y_left"], k["y_right"])
 
-        @k.fold(count + self.rows, [row // k["out_height"], row % k["out_height"], x])
-        def after(i: Value, at: list[Value]) -> Sequence[Value]:
-            n, y, x = at
-            source = k["x"] + (n * k["height"] + y * self.stride[0]) * k["x_row"] + x * (self.stride[1] * VECTOR_BYTES)
-            place = k.scratch + (i // self.rows * (self.rows * self.ci_blocks) + i % self.rows) * VECTOR_BYTES
-            with k.loop(self.ci_blocks) as block:
-                k.store(k.load(source + block * k["x_block"]), place + block * (self.rows * VECTOR_BYTES))
-            out_row, entry = n * k["out_height"] + y, k.scratch + k["places"] + i * 16
-            out = k["y"] + out_row * k["y_row"]
-            k.store(out + x * VECTOR_BYTES, entry)
-            if self.epilogue.residual:
-                k.store(k["r"] + out_row * k["r_row"] + x * VECTOR_BYTES, entry + 8)
-            ended = (x + 1).equals(k["out_width"])
-            with k.when(part.equals(0) & ended), k.loop(self.panels * self.vectors) as block:
-                zero_halo(k, out + block * k["y_block"], k["out_width"], k["y_left"], k["y_right"])
-            below = (y + 1).equals(k["out_height"])
-            following = [
-                k.select(ended & below, n + 1, n),
-                k.select(ended, k.select(below, k.literal(0), y + 1), y),
-                k.select(ended, k.literal(0), x + 1),
-            ]
-            last = i + 1 >= count
-            return [k.select(last, old, new) for old, new in zip(at, following, strict=True)]
-
-    def _tile(self, k: Function, panel: Value, pixel: Value, rows: int) -> None:
-        """The sums of `rows` pixels and one panel, and their way out."""
-        line, block_bytes = self.vectors * VECTOR_BYTES, self.rows * VECTOR_BYTES
-        a, b = k.scratch + pixel * (self.ci_blocks * VECTOR_BYTES), k["w"] + panel * (self.depth * line)
-
-        def run(a: Value, b: Value, channels: int, total: list[Value]) -> list[Value]:
-            @k.fold(channels, total, step=UNROLL)
-            def after(c: Value, total: list[Value]) -> Sequence[Value]:
-                offsets = range(0, 4 * UNROLL, 4)
-                return register_tile(k, total, a + c * 4, b + c * line, rows, VECTOR_BYTES, offsets)
-
-            return after
-
-        total, whole = [k.vector(0.0)] * (rows * self.vectors), self.ci // LANES
-
-        @k.fold(whole, total)
-        def sums(block: Value, total: list[Value]) -> Sequence[Value]:
-            return run(a + block * block_bytes, b + block * (LANES * line), LANES, total)
-
-        if self.depth > whole * LANES:
-            rest = self.depth - whole * LANES
-            sums = run(a + whole * block_bytes, b + whole * (LANES * line), rest, sums)
-        self._write(k, sums, panel, pixel, rows)
-
-    def _write(self, k: Function, total: list[Value], panel: Value, pixel: Value, rows: int) -> None:
-        """Epilogue, and out. Beyond the chunk, the last pixel is written again."""
-        table = k.scratch + k["places"] + pixel * 16
+    def _tile(self, k: Function, panel: Value, source: Value, out_row: Value, x: Value) -> None:
+        """R pixels from x on of one panel: the sums, the epilogue, and out."""
+        total = self._products(k, panel, source + x * (self.stride[1] * VECTOR_BYTES))
         for v in range(self.vectors):
             block = panel * self.vectors + v
             channels = self.epilogue.begin(k, block)
-            for r in range(rows):
-                residual = None
-                if self.epilogue.residual:
-                    residual = k.load(table + (16 * r + 8), PTR) + block * k["r_block"]
-                y = channels.apply(k, total[r * self.vectors + v], residual)
-                k.store(y, k.load(table + 16 * r, PTR) + block * k["y_block"])
+            out = k["y"] + out_row * k["y_row"] + block * k["y_block"] + x * VECTOR_BYTES
+            given = None
+            if self.epilogue.residual:
+                given = k["r"] + out_row * k["r_row"] + block * k["r_block"] + x * VECTOR_BYTES
+            for r in range(self.rows):
+                residual = given + r * VECTOR_BYTES if given is not None else None
+                k.store(channels.apply(k, total[r * self.vectors + v], residual), out + r * VECTOR_BYTES)
+
+    def _products(self, k: Function, panel: Value, a: Value) -> list[Value]:
+        """[R · vectors] sums over all input channels of the pixels from `a` on."""
+        line, whole = self.vectors * VECTOR_BYTES, self.ci // LANES
+        w = k["w"] + panel * (self.depth * line)
+
+        def run(left: Value, right: Value, channels: int, total: list[Value]) -> list[Value]:
+            @k.fold(channels, total, step=UNROLL)
+            def after(c: Value, total: list[Value]) -> Sequence[Value]:
+                step, offsets = self.stride[1] * VECTOR_BYTES, range(0, 4 * UNROLL, 4)
+                return register_tile(k, total, left + c * 4, right + c * line, self.rows, step, offsets)
+
+            return after
+
+        @k.fold(whole, [k.vector(0.0)] * (self.rows * self.vectors))
+        def total(block: Value, total: list[Value]) -> Sequence[Value]:
+            return run(a + block * k["x_block"], w + block * (LANES * line), LANES, total)
+
+        rest = self.depth - whole * LANES
+        return run(a + k["x_block"] * whole, w + whole * (LANES * line), rest, total) if rest else total
+
+
+def depth_of(ci: int) -> int:
+    """Input channels in whole turns of the innermost loop."""
+    return -(-ci // UNROLL) * UNROLL
 
 
 def is_pointwise(conv: Convolution) -> bool:
     """Whether `lower_pointwise` computes it."""
     plain = conv.op.groups == 1 and conv.shuffle == 1 and not any(conv.op.padding)
-    return plain and conv.weight.shape[2:] == (1, 1)
+    return plain and conv.weight.shape[2:] == (1, 1) and conv.node.type.dims[3] > 0
 
 
 def lower_pointwise(plan: Planner, conv: Convolution) -> None:
@@ -170,49 +139,45 @@ def lower_pointwise(plan: Planner, conv: Convolution) -> None:
     x_node, blocks = conv.node.inputs[0], len(conv.order) // LANES
     n, ci, height, _ = x_node.type.dims
     _, _, out_height, out_width = conv.node.type.dims
-    vectors, rows = pointwise_tile_of(plan.target, blocks)
+    vectors, rows = pointwise_tile_of(plan.target, blocks, out_width)
     kernel = ConvPointwise(ci, blocks // vectors, vectors, rows, conv.op.stride, conv.epilogue)
     residual = conv.residual(plan)
-    pixels = n * out_height * out_width
-    chunk, ranges, panel_span = cut(kernel, pixels, plan.threads)
-    scratch = kernel.scratch_of(chunk)
+    bands, ranges = cut(kernel, n, out_height, out_width, plan.threads)
+    band, panel_span = -(-out_height // bands), -(-kernel.panels // ranges)
+    bands, ranges = -(-out_height // band), -(-kernel.panels // panel_span)
+    packed = partial(pack_pointwise, conv, vectors)
     arguments: dict[str, Argument] = {
         **plan.blocked(x_node).arguments("x"),
         **plan.new_blocked(conv.node).arguments("y"),
         **(residual.arguments("r") if residual else {}),
         **conv.epilogue_arguments(plan),
-        "w": plan.weight(conv.weight, conv.form(f"pointwise {vectors}"), partial(pack_pointwise, conv, kernel)),
+        "w": plan.weight(conv.weight, conv.form(f"pointwise {vectors}"), packed),
         "height": height,
         "out_height": out_height,
         "out_width": out_width,
-        "pixels": pixels,
-        "chunk": chunk,
+        "group": max(1, GROUPED // (-(-ci // LANES) * out_width * VECTOR_BYTES)),
+        "band": band,
+        "bands": bands,
         "ranges": ranges,
         "panel_span": panel_span,
-        "places": (chunk + rows) * kernel.ci_blocks * VECTOR_BYTES,
     }
-    plan.call(conv.node, kernel, arguments, -(-pixels // chunk) * ranges, label="direct 1x1", scratch=scratch)
+    plan.call(conv.node, kernel, arguments, n * bands * ranges, label="direct 1x1")
 
 
-def cut(kernel: ConvPointwise, pixels: int, threads: int) -> tuple[int, int, int]:
-    """(pixels of a chunk, ranges of panels, panels in a range): units are chunks of all panels, or of ranges of them
-    where there are more weights than pixels to read. What a pixel is summed up to does not depend on it."""
-    panel_macs = kernel.depth * kernel.vectors * LANES
-    tiles = -(-pixels // kernel.rows)
-    most = max(1, pixels * kernel.panels * panel_macs // SMALLEST_UNIT)
+def cut(kernel: ConvPointwise, images: int, height: int, width: int, threads: int) -> tuple[int, int]:
+    """(bands of rows, ranges of panels): units are bands, or ranges where there are many more weights to read than
+    pixels. What a pixel is summed up to does not depend on it."""
+    outputs, pixels = kernel.panels * kernel.vectors * LANES, images * height * width
+    most = max(1, kernel.depth * outputs * pixels // SMALLEST_UNIT)
     units = min(most, UNITS_PER_THREAD * threads) if threads > 1 else 1
-    largest = max(1, COPIED // (kernel.rows * kernel.ci_blocks * VECTOR_BYTES))
-    chunks = -(-tiles // largest)
-    outputs = kernel.panels * kernel.vectors * LANES
-    ranges = min(units, kernel.panels) if outputs > pixels and chunks == 1 else 1
-    if ranges == 1:
-        chunks = -(-max(chunks, min(units, tiles)) // threads) * threads if most > 1 else chunks
-    span = -(-kernel.panels // ranges)
-    return -(-tiles // chunks) * kernel.rows, -(-kernel.panels // span), span
+    if outputs > 3 * pixels:
+        return 1, min(units, kernel.panels)
+    return min(height, -(-units // images)), 1
 
 
-def pack_pointwise(conv: Convolution, kernel: ConvPointwise, weight: Array) -> Array:
+def pack_pointwise(conv: Convolution, vectors: int, weight: Array) -> Array:
     """[panel][Ci][16·vectors] of weight[Co, Ci, 1, 1], Ci filled up to whole turns of the loop."""
-    padded = np.zeros((len(conv.order), kernel.depth), np.float32)
-    padded[conv.order >= 0, : kernel.ci] = weight[conv.order[conv.order >= 0], :, 0, 0]
-    return aligned(padded.reshape(kernel.panels, kernel.vectors * LANES, kernel.depth).transpose(0, 2, 1))
+    order, ci = conv.order, weight.shape[1]
+    padded = np.zeros((len(order), depth_of(ci)), np.float32)
+    padded[order >= 0, :ci] = weight[order[order >= 0], :, 0, 0]
+    return aligned(padded.reshape(-1, vectors * LANES, depth_of(ci)).transpose(0, 2, 1))
