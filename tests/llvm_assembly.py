@@ -76,10 +76,10 @@ def _loops(blocks: list[Block]) -> dict[int, set[int]]:
     for last, head in _jumps_back(following):
         body, left = loops.setdefault(head, {head}), [last]
         while left:
-            block = left.pop()
-            if block not in body:
-                body.add(block)
-                left += before[block]
+            i = left.pop()
+            if i not in body:
+                body.add(i)
+                left += before[i]
     return loops
 
 
@@ -88,14 +88,14 @@ def _jumps_back(following: list[list[int]]) -> list[tuple[int, int]]:
     edges, way, seen = [], [0], {0}
     left = [iter(following[0])]
     while left:
-        following_block = next(left[-1], None)
-        if following_block is None:
+        block = next(left[-1], None)
+        if block is None:
             left.pop()
             way.pop()
-        elif following_block in way:
-            edges.append((way[-1], following_block))
-        elif following_block not in seen:
-            seen.add(following_block)
-            way.append(following_block)
-            left.append(iter(following[following_block]))
+        elif block in way:
+            edges.append((way[-1], block))
+        elif block not in seen:
+            seen.add(block)
+            way.append(block)
+            left.append(iter(following[block]))
     return edges

@@ -40,7 +40,7 @@ NETWORKS: dict[str, Callable[[], Model]] = {
     "SRResNet": lambda: srresnet(scale=2, blocks=1),
     "ESPCN": lambda: espcn(scale=3),
 }
-EXAMPLES = 8
+EXAMPLES = 6
 """Layers drawn of each op that has a kernel."""
 
 
@@ -83,15 +83,24 @@ def graphs() -> tuple[Graph, ...]:
         cells = op.block**2 if isinstance(op, ops.DepthToSpace) else 1
         found += [blocked_layer(op, (1, channels * cells, 12, 12)) for channels in (20, 32)]
     found.append(blocked_layer(ops.Split(1, (16, 16), 0), (1, 32, 12, 12)))
-    for rows in (1, 64):
-        x = Case(ops.Dense(), (np.ones((rows, 64), np.float32), np.ones((64, 64), np.float32)))
-        found.append(layer_graph(x, constant=True).graph)
+    found += [layer_graph(case, constant=True).graph for case in layers()]
     for op, channels, weight in CONVOLUTIONS.values():
         found += [
             convolution_graph(op, (1, channels, 20, 20), [np.ones(weight, np.float32)], read_on=read_on)
             for read_on in (False, True)
         ]
     return tuple(graph.bind({x.name: x.type.dims for x in graph.inputs}) for graph in found)
+
+
+def layers() -> Iterator[Case]:
+    """What draws may miss."""
+    weight, x = np.ones((64, 64), np.float32), np.ones((2, 5, 20), np.float32)
+    for rows in (1, 64):
+        yield Case(ops.Dense(), (weight[:rows], weight))
+    yield Case(ops.Gather(1), (x, np.array([0, 3, 1])))
+    yield Case(ops.L2Norm((1,)), (x,))
+    for axis in (1, 2):
+        yield Case(ops.ArgMax(axis), (x,))
 
 
 def networks(height: int, width: int) -> Iterator[Graph]:

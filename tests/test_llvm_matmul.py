@@ -18,8 +18,8 @@ from graphsr.testing.wide import repeated
 
 pytest.importorskip("llvmlite")
 
+from llvm_assembly import innermost_loops
 from llvm_layers import BACKEND, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
-from test_llvm_conv import innermost_loops
 
 from graphsr.backends.llvm.jit import emit_assembly
 from graphsr.backends.llvm.kernels.matmul import DEPTH, GROUP, MatrixProduct, tile_of
