@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 GROUPED = 128 << 10
 """Bytes of input rows that stay in the second cache beside a panel of weights."""
+CACHED = 256 << 10
+"""Bytes of weights that come from the second cache soon enough."""
 SMALLEST_UNIT = 400_000
 """Multiply-adds in a unit, some microseconds, that a thread has to fetch."""
 UNITS_PER_THREAD = 2
@@ -74,22 +76,24 @@ class ConvPointwise(Kernel):
             top = first + group * k["group"]
             end = k.minimum(stop, top + k["group"])
             with k.loop(last_panel, start=first_panel) as panel, k.loop(end, start=top) as y:
-                self._row(k, panel, image, y)
+                self._row(k, panel, image, y, top)
 
-    def _row(self, k: Function, panel: Value, image: Value, y: Value) -> None:
-        """One output row of one panel, with its halo."""
+    def _row(self, k: Function, panel: Value, image: Value, y: Value, top: Value) -> None:
+        """One output row of one panel, with its halo. `UNROLL` rows share in prefetching the next panel."""
+        part = (y - top) % UNROLL * (self.depth // UNROLL)
+        ahead = k["w"] + ((panel + 1) * self.depth + part) * (self.vectors * VECTOR_BYTES)
         source = k["x"] + (image * k["height"] + y * self.stride[0]) * k["x_row"]
         out_row, last = image * k["out_height"] + y, k["out_width"] - self.rows
         with k.loop(last, step=self.rows) as x:
-            self._tile(k, panel, source, out_row, x)
-        self._tile(k, panel, source, out_row, last)
+            self._tile(k, panel, source, out_row, x, ahead)
+        self._tile(k, panel, source, out_row, last, ahead)
         for v in range(self.vectors):
             out = k["y"] + out_row * k["y_row"] + (panel * self.vectors + v) * k["y_block"]
             zero_halo(k, out, k["out_width"], k["y_left"], k["y_right"])
 
-    def _tile(self, k: Function, panel: Value, source: Value, out_row: Value, x: Value) -> None:
+    def _tile(self, k: Function, panel: Value, source: Value, out_row: Value, x: Value, ahead: Value) -> None:
         """R pixels from x on of one panel: the sums, the epilogue, and out."""
-        total = self._products(k, panel, source + x * (self.stride[1] * VECTOR_BYTES))
+        total = self._products(k, panel, source + x * (self.stride[1] * VECTOR_BYTES), ahead)
         for v in range(self.vectors):
             block = panel * self.vectors + v
             channels = self.epilogue.begin(k, block)
@@ -101,14 +105,23 @@ class ConvPointwise(Kernel):
                 residual = given + r * VECTOR_BYTES if given is not None else None
                 k.store(channels.apply(k, total[r * self.vectors + v], residual), out + r * VECTOR_BYTES)
 
-    def _products(self, k: Function, panel: Value, a: Value) -> list[Value]:
-        """[R · vectors] sums over all input channels of the pixels from `a` on."""
+    @property
+    def prefetched(self) -> bool:
+        """Whether the weights are too many to be in the second cache before they are read."""
+        return self.depth * self.panels * self.vectors * VECTOR_BYTES > CACHED
+
+    def _products(self, k: Function, panel: Value, a: Value, ahead: Value) -> list[Value]:
+        """[R · vectors] sums over all input channels of the pixels from `a` on; meanwhile the weights from `ahead` on
+        are prefetched, one line for `UNROLL` that are read."""
         line, whole = self.vectors * VECTOR_BYTES, self.ci // LANES
         w = k["w"] + panel * (self.depth * line)
 
-        def run(left: Value, right: Value, channels: int, total: list[Value]) -> list[Value]:
+        def run(left: Value, right: Value, ahead: Value, channels: int, total: list[Value]) -> list[Value]:
             @k.fold(channels, total, step=UNROLL)
             def after(c: Value, total: list[Value]) -> Sequence[Value]:
+                if self.prefetched:
+                    for v in range(self.vectors):
+                        k.prefetch(ahead + (c * (line // UNROLL) + v * VECTOR_BYTES))
                 step, offsets = self.stride[1] * VECTOR_BYTES, range(0, 4 * UNROLL, 4)
                 return register_tile(k, total, left + c * 4, right + c * line, self.rows, step, offsets)
 
@@ -116,10 +129,11 @@ class ConvPointwise(Kernel):
 
         @k.fold(whole, [k.vector(0.0)] * (self.rows * self.vectors))
         def total(block: Value, total: list[Value]) -> Sequence[Value]:
-            return run(a + block * k["x_block"], w + block * (LANES * line), LANES, total)
+            right, next_right = w + block * (LANES * line), ahead + block * (LANES * line // UNROLL)
+            return run(a + block * k["x_block"], right, next_right, LANES, total)
 
         rest = self.depth - whole * LANES
-        return run(a + k["x_block"] * whole, w + whole * (LANES * line), rest, total) if rest else total
+        return run(a + k["x_block"] * whole, w + whole * (LANES * line), ahead, rest, total) if rest else total
 
 
 def depth_of(ci: int) -> int:

@@ -77,7 +77,7 @@ def pointwise_tile_of(target: Target, blocks: int, width: int) -> tuple[int, int
         vectors, rows = tile
         return -(-width // rows) * max(vectors * rows / 2 + (vectors + rows) / 5, LATENCY) / vectors
 
-    every = [(v, r) for v in (4, 3, 2, 5, 1) for r in (6, 8, 12, 5, 7, 10, 4, 3, 2, 1) if v * (r + 1) <= 30]
+    every = [(v, r) for v in (4, 3, 2, 5, 1) for r in (6, 8, 12, 5, 7, 10, 4, 3, 2, 1) if v * (r + 1) <= 29]
     fitting = [tile for tile in every if blocks % tile[0] == 0 and tile[1] <= width]
     least = min(map(cycles, fitting))
     return next(tile for tile in fitting if cycles(tile) <= 1.05 * least)
