@@ -25,6 +25,7 @@ from graphsr.backend import Executable, get_backend
 from graphsr.backends.llvm import backend as backend_module
 from graphsr.backends.llvm import library as library_module
 from graphsr.backends.llvm.backend import LlvmBackend
+from graphsr.backends.llvm.jit import compile_ir
 from graphsr.backends.llvm.library import Library
 from graphsr.model import Model
 from graphsr.models import edsr, srresnet, wdsr_a, wdsr_b
@@ -303,7 +304,6 @@ SIZES = [
 @networks
 def test_a_new_size_compiles_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[str] = []
-    compile_ir = library_module.compile_ir
 
     def count(text: str, *arguments: object) -> object:
         compiled.extend(re.findall(r"^define [^@]*@(\w+)", text, re.MULTILINE))
