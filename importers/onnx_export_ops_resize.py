@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from graphsr.dim import Size
+from graphsr.ir import TensorType
 from graphsr.op import Array
 from graphsr.ops import CropAndResize, Resize
 from graphsr.ops.resize import LARGEST_DENOMINATOR
@@ -24,7 +25,7 @@ def _resize(s: Site, op: Resize, x: str) -> str:
     if whole:  # then the weights add up to one already, and the centres coincide
         op = replace(op, antialias=False)
         op = replace(op, coordinates="half_pixel") if op.coordinates == SYMMETRIC else op
-    if op.mode == "nearest" and s.x.is_bound and not all(map(_is_exact, scale)):
+    if op.mode == "nearest" and _is_known(s) and not all(map(_is_exact, scale)):
         return _looked_up(s, op, x)
     if not _has_words(op) or _is_rounded(op, s):
         return _products(s, op, x)
@@ -58,6 +59,11 @@ def _quotient(m: Size, n: Size) -> Fraction | None:
     return factor if m * factor.denominator == n * factor.numerator else None
 
 
+def _is_known(s: Site) -> bool:
+    """Whether height and width are known, before and after; the number of images may be open."""
+    return all(isinstance(size, int) for size in (*s.x.shape[2:], *s.output.shape[2:]))
+
+
 def _is_exact(scale: Fraction | None) -> bool:
     """Whether float32, in which engines keep scales, has the number."""
     return scale is not None and Fraction(float(np.float32(scale))) == scale
@@ -65,7 +71,7 @@ def _is_exact(scale: Fraction | None) -> bool:
 
 def _looked_up(s: Site, op: Resize, x: str) -> str:
     """The rows and columns that are nearest: with a rounded scale an engine may take those beside them."""
-    for axis, index, _ in op.taps_of(np.empty(s.x.dims, s.dtype)):
+    for axis, index, _ in op.taps_of(np.empty((1, 1, *_known(s.x)), s.dtype)):
         x = s("Gather", x, index[:, 0], axis=axis)
     return x
 
@@ -78,15 +84,21 @@ def _has_words(op: Resize) -> bool:
     return not (op.exclude_outside and op.mode == "linear")
 
 
+def _known(image: TensorType) -> tuple[int, int]:
+    """Height and width, once they are known."""
+    h, w = TensorType(image.dtype, image.shape[2:]).dims
+    return h, w
+
+
 def _is_rounded(op: Resize, s: Site) -> bool:
     """Whether the corners lie at s·n − 1, which is no pixel: there onnxruntime rounds, against the text of ONNX."""
-    if op.coordinates != "align_corners" or op.size is not None or not s.x.is_bound:
+    if op.coordinates != "align_corners" or op.size is not None or not _is_known(s):
         return False
-    return any((_factor(op, s, a) or 0) * n % 1 for a, n in enumerate(s.x.dims[2:]))
+    return any((_factor(op, s, a) or 0) * n % 1 for a, n in enumerate(_known(s.x)))
 
 
 def _products(s: Site, op: Resize, x: str) -> str:
-    if not s.x.is_bound:
+    if not _is_known(s):
         raise UnwritableError(f"{op} needs known sizes: Resize of operator set 17 has no such form")
     rows, columns = (
         _matrix(replace(op, scale=(op.scale[a], 1.0), size=op.size and (op.size[a], 1)), s, a) for a in (0, 1)
@@ -96,7 +108,7 @@ def _products(s: Site, op: Resize, x: str) -> str:
 
 def _matrix(op: Resize | CropAndResize, s: Site, axis: int) -> Array:
     """[output size, input size] along height or width, by an op for images one pixel wide: a pixel in each channel."""
-    n = s.x.dims[2 + axis]
+    n = _known(s.x)[axis]
     y: Array = op.forward(np.eye(n, dtype=s.dtype)[None, :, :, None])
     return np.ascontiguousarray(y[0, :, :, 0].T)
 
@@ -104,16 +116,16 @@ def _matrix(op: Resize | CropAndResize, s: Site, axis: int) -> Array:
 def _crop(s: Site, op: CropAndResize, x: str) -> str:
     """By products where sizes are known: engines leave out an axis that keeps its size, whatever the region."""
     top, left, bottom, right = op.region
-    if not s.x.is_bound:
+    if not _is_known(s):
         region = np.array([0, 0, top, left, 1, 1, bottom, right], np.float32)
         how = {"mode": "linear", "extrapolation_value": op.value}
         how["coordinate_transformation_mode"] = "tf_crop_and_resize"
         return s("Resize", x, region, "", s.sizes(s.output.shape), **how)
-    ho, wo = s.output.dims[2:]
+    ho, wo = _known(s.output)
     rows = _matrix(CropAndResize((top, 0.0, bottom, 0.0), (ho, 1)), s, 0)
     columns = _matrix(CropAndResize((left, 0.0, right, 0.0), (wo, 1)), s, 1)
     y = s("MatMul", s("MatMul", rows, x), np.ascontiguousarray(columns.T))
-    outside = replace(op, value=-1.0).forward(np.ones((1, 1, *s.x.dims[2:]))) < 0
+    outside = replace(op, value=-1.0).forward(np.ones((1, 1, *_known(s.x)))) < 0
     return s("Where", outside, s.number(op.value), y) if outside.any() else y
 
 

@@ -58,7 +58,7 @@ def _slice(s: Site, op: Slice, x: str) -> str:
 
 def _pad(s: Site, op: Pad, x: str) -> str:
     outer, (top, left, bottom, right) = [0] * (s.x.rank - 2), op.padding
-    if op.mode == "reflect" and not s.x.is_bound and not any(op.padding):
+    if not any(op.padding):
         return x
     fill = (s.number(op.value),) if op.mode == "constant" else ()
     return s("Pad", x, integers([*outer, top, left, *outer, bottom, right]), *fill, mode=op.mode)
@@ -66,19 +66,19 @@ def _pad(s: Site, op: Pad, x: str) -> str:
 
 def _pad_nd(s: Site, op: PadNd, x: str) -> str:
     """ONNX's Pad wraps from set 19 on only, and its mirror image is one wide: the others read at known places."""
-    rank, bound = s.x.rank, all(isinstance(size, int) for size in (*s.x.shape, *op.padding))
     if op.mode == "constant":
         return s("Pad", x, s.sizes(op.padding), s.number(op.value), mode="constant")
-    if not bound:
-        if op.mode == "wrap":
-            raise UnwritableError("padding with mode 'wrap' needs known sizes")
-        return s("Pad", x, s.sizes(op.padding), mode=op.mode)
-    for axis, n in enumerate(s.x.dims):
-        before, behind = op.padding[axis], op.padding[axis + rank]
-        if isinstance(before, int) and isinstance(behind, int) and (before, behind) != (0, 0):
-            places = PadNd((before, behind), op.mode).forward(np.arange(n, dtype=np.int64))
-            x = s("Gather", x, places, axis=axis)
-    return x
+    y, ends = x, zip(s.x.shape, op.padding, op.padding[s.x.rank :], strict=False)
+    for axis, (n, before, behind) in enumerate(ends):
+        if before == 0 and behind == 0:
+            continue
+        if not (isinstance(n, int) and isinstance(before, int) and isinstance(behind, int)):
+            if op.mode == "wrap":
+                raise UnwritableError("padding with mode 'wrap' needs known sizes")
+            return s("Pad", x, s.sizes(op.padding), mode=op.mode)
+        places = PadNd((before, behind), op.mode).forward(np.arange(n, dtype=np.int64))
+        y = s("Gather", y, places, axis=axis)
+    return y
 
 
 def _roll(s: Site, op: Roll, x: str) -> str:

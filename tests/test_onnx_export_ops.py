@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("onnx", reason="writes ONNX files")
 pytest.importorskip("onnxruntime", reason="the oracle")
 
 import onnx
@@ -244,3 +245,23 @@ def test_integers(op: Op, dtype: str, data: st.DataObject) -> None:
         want = op.forward(*inputs)
         assert got.dtype == want.dtype
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Resize(size=(3, 5), mode="linear", antialias=True),
+        Resize(scale=(0.6, 4 / 3), rounding="floor"),
+        Resize(scale=(0.75, 1.5), mode="cubic", coordinates="align_corners"),
+        CropAndResize((0.1, -0.2, 0.9, 0.8), (6, 3), value=2.0),
+        PadNd((0, 0, 3, 1, 0, 0, 7, 2), "wrap"),
+    ],
+    ids=str,
+)
+def test_only_sizes_of_the_image_must_be_known(op: Op) -> None:
+    x = Node.input("x0", TensorType("float32", (Dim.symbol("N"), 2, 6, 7)))
+    graph = Graph((x,), {"y": Node(op, (x,), "layer")})
+    run = OnnxRuntime().compile(graph)
+    for n in (1, 3):
+        image = np.linspace(-1, 1, n * 84, dtype=np.float32).reshape(n, 2, 6, 7)
+        assert_agrees(run, GraphCase(graph, {"x0": image}))
