@@ -41,7 +41,8 @@ HELD = 9
 """Weights of a block that stay in registers."""
 PIXELS = 4
 """R at most: of two of them, the instructions of one run while the other's sums wait for each other."""
-UNITS_PER_THREAD = 2
+UNITS_PER_THREAD = 1
+"""With more of them, threads read more of the rows that another one wrote."""
 SMALLEST_UNIT = 100_000
 """Multiply-adds in a unit, some microseconds."""
 

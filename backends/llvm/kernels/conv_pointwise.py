@@ -40,7 +40,8 @@ CACHED = 256 << 10
 """Bytes of weights that come from the second cache soon enough."""
 SMALLEST_UNIT = 400_000
 """Multiply-adds in a unit, some microseconds, that a thread has to fetch."""
-UNITS_PER_THREAD = 2
+UNITS_PER_THREAD = 1
+"""With more of them, threads read more of the rows that another one wrote."""
 
 
 @dataclass(frozen=True)
