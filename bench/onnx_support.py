@@ -25,18 +25,20 @@ from graphsr.errors import GraphsrError
 from graphsr.importers import onnx_import  # noqa: F401  # it fills the table of operators
 from graphsr.importers.onnx_backend import backend_class
 from graphsr.importers.onnx_call import OPERATORS
-from graphsr.importers.onnx_graph import NEWEST, OLDEST
+from graphsr.importers.onnx_graph import CONTROL, NEWEST, OLDEST
 from graphsr.op import Array
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "onnx.md"
+READ = {*OPERATORS, *CONTROL}
 BACKENDS = ("reference", "numpy", "llvm")
 
 INTRODUCTION = """# ONNX operators
 
 Written by `python bench/onnx_support.py --write`, which runs the node tests of onnx {version} on every backend; a test
 holds the list of operators to the importer's table. Operator sets {oldest} to {newest} of the default domain are read,
-with external data and model-local functions; sequences, optional values, strings and control flow are not.
+with external data and model-local functions; of If the branch that is taken, which must follow from constants, sizes or
+the values that the network is built for. Sequences, optional values, strings and loops are not read.
 
 - **Since** has the operator sets that brought a new form of the operator. A form that is refused, or an attribute that
   is not supported, is named when a model is loaded, together with all else that is not supported.
@@ -78,7 +80,7 @@ def main() -> int:
 
 def page(names: Sequence[str]) -> str:
     """The text of docs/onnx.md, after running the tests on the backends of these names."""
-    tallies = {operator: Tally() for operator in sorted(OPERATORS)}
+    tallies = {operator: Tally() for operator in sorted(READ)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # onnx computes what it expects when it is asked, and overflows on purpose
         for case in node_tests():
@@ -110,7 +112,7 @@ def node_tests() -> Iterator[NodeTest]:
         if case.model is None or len(case.model.graph.node) != 1 or "_expanded" in case.name:
             continue
         (node,) = case.model.graph.node
-        if not node.domain and node.op_type in OPERATORS:
+        if not node.domain and node.op_type in READ:
             yield NodeTest(case.model, case.data_sets or (), case.rtol, case.atol)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,8 @@ MOST_NODES = 25_000
 """After inlining: a file of a kilobyte can ask for more than any machine has."""
 DEEPEST = 64
 DEFAULT_DOMAINS = ("", "ai.onnx")
+CONTROL = ("If",)
+"""Operators that have graphs as attributes, and are read here."""
 MOST_REASONS = 50
 MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
 """What the translation of an operator runs into when a value from the file has the wrong length or range."""
@@ -62,7 +64,7 @@ class Builder:
         scope: Scope = {}
         weights = {t.name for t in model.graph.initializer}
         for tensor in model.graph.initializer:
-            scope[tensor.name] = self._initializer(tensor)
+            scope[tensor.name] = self.initializer(tensor)
         if model.graph.sparse_initializer:
             self.reasons.append("sparse initializers are not supported")
         inputs = [self._input(value) for value in model.graph.input if value.name not in weights]
@@ -92,7 +94,7 @@ class Builder:
         if not graph.output:
             self.reasons.append("the model has no outputs")
 
-    def _initializer(self, tensor: onnx.TensorProto) -> Node | None:
+    def initializer(self, tensor: onnx.TensorProto) -> Node | None:
         try:
             return Node.const(self.source.array(tensor, f"tensor {tensor.name!r}"), tensor.name, "onnx initializer")
         except (ModelError, GraphError) as error:
@@ -200,6 +202,8 @@ class _Body:
         if node.domain not in DEFAULT_DOMAINS:
             raise ModelError(f"operator domain {node.domain!r} is not supported")
         schema = self._schema(node, given)
+        if node.op_type in CONTROL:
+            return None if blocked else self._branch(node, given, scope)
         translate = OPERATORS.get(node.op_type)
         if translate is None:
             raise ModelError("the operator is not supported")
@@ -309,6 +313,26 @@ class _Body:
         if before < len(self.builder.reasons) + len(self.builder.open):
             return None  # its nodes have been complained about
         return [scope.get(name) for name in function.output]
+
+    def _branch(
+        self, node: onnx.NodeProto, given: Mapping[str, AttributeProto], scope: Scope
+    ) -> list[Node | None] | None:
+        """The nodes of one branch of an If in its place; which one must be known now. The other is not looked at."""
+        (condition,) = (scope[name] for name in node.input)
+        if len(self.calls) >= DEEPEST:
+            raise ModelError(f"branches are nested deeper than {DEEPEST}")
+        if condition is None or (condition.type.dtype, condition.type.size) != ("bool", 1):
+            raise ModelError(f"the condition must be a single bool, got {condition and condition.type}")
+        taken = self.builder.values.array(condition, "the condition").item()
+        graph = given["then_branch" if taken else "else_branch"].g
+        inner = {**scope, **{tensor.name: self.builder.initializer(tensor) for tensor in graph.initializer}}
+        if graph.input or graph.sparse_initializer or len(graph.output) != len(node.output):
+            raise ModelError(f"a branch without inputs and with {len(node.output)} outputs expected")
+        before = len(self.builder.reasons) + len(self.builder.open)
+        replace(self, calls=(*self.calls, ("", node.name or "If"))).run(graph.node, inner)
+        if before < len(self.builder.reasons) + len(self.builder.open):
+            return None  # its nodes have been complained about
+        return [inner.get(value.name) for value in graph.output]
 
 
 def _versions(imports: Iterable[onnx.OperatorSetIdProto], reasons: list[str]) -> dict[str, int]:

@@ -148,9 +148,9 @@ def _roll(call: Call, y: Node) -> Node | None:
     """Concat(x[k:], x[:k]), as torch.roll is exported, is one `Roll`; k lies within the axis."""
     match y.inputs:
         case (
-            Node(op=Slice(starts=(int(k),), stops=(None,), axes=(a,), steps=(1,)), inputs=(x,)),
+            Node(op=Slice(starts=(int(k),), stops=(last,), axes=(a,), steps=(1,)), inputs=(x,)),
             Node(op=Slice(starts=(0 | None,), stops=(end,), axes=(b,), steps=(1,)), inputs=(other,)),
-        ) if x is other and k == end and a == b and k != 0:
+        ) if x is other and k == end and a == b and k != 0 and last in (None, x.type.shape[a]):
             pass
         case _:
             return None

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
-from onnx_models import Array, model, node, upscaler, weight, with_function
+from onnx_models import Array, Shape, model, node, upscaler, weight, with_function
 
 import graphsr
 from graphsr.errors import ModelError
@@ -151,6 +151,48 @@ def test_weights_of_one_value_are_constants_before_layers_are_chosen() -> None:
     assert not before.is_const
     assert after.is_const
     np.testing.assert_array_equal(after.value, np.zeros((256, 256, 3, 3), np.float32))
+
+
+def branches(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """y = x·w where a condition holds, else −x; the condition is computed by the nodes given."""
+    yes, no = (onnx.helper.make_empty_tensor_value_info(name) for name in ("yes", "no"))
+    w = numpy_helper.from_array(weight(4), "w")
+    then = onnx.helper.make_graph([node("Mul", "x w", "yes")], "then", [], [yes], [w])
+    other = onnx.helper.make_graph([node("Neg", "x", "no")], "else", [], [no])
+    nodes = (*nodes, node("If", "c", "y", "choice", then_branch=then, else_branch=other))
+    given: dict[str, Shape] = {"x": ["N", 4], **({} if len(nodes) > 1 else {"c": []})}
+    one = {"one": np.array([1]), "first": np.array([0])}
+    return model(nodes, given, weights=one, kinds={"c": TensorProto.BOOL})
+
+
+def test_a_branch_is_taken_by_a_value_that_the_network_is_built_for(tmp_path: Path) -> None:
+    """A network for each value."""
+    made, x = branches(), weight(3, 4)
+    assert "values={'c': array}" in refusal(made, tmp_path)
+    rep = GraphsrBackend.prepare(made)
+    for condition in (True, False, True):
+        (y,) = rep.run([x, np.array(condition)])
+        np.testing.assert_array_equal(y, x * weight(4) if condition else -x)
+        assert "specialised on the value of c" in rep.explain()
+
+
+def test_a_branch_is_taken_by_a_size() -> None:
+    code = [node("Shape", "x", "s"), node("Gather", "s first", "n"), node("Equal", "n one", "c")]
+    specialised = Specialised(Source(branches(*code)), "reference")
+    for n in (1, 2):
+        x = weight(n, 4)
+        np.testing.assert_array_equal(specialised({"x": x})["y"], x * weight(4) if n == 1 else -x)
+    assert "shapes of the inputs" in specialised.explain()
+
+
+def test_a_malformed_branch_is_refused(tmp_path: Path) -> None:
+    made = branches()
+    (branch,) = (a.g for a in made.graph.node[0].attribute if a.name == "then_branch")
+    branch.node[0].op_type = "Frobnicate"
+    assert "Frobnicate choice/#0" in refusal(made, tmp_path, values={"c": np.array(True)})
+    branch.output.add(name="more")
+    assert "1 outputs expected" in refusal(made, tmp_path, values={"c": np.array(True)})
+    assert "single bool" in refusal(made, tmp_path, values={"c": np.array([True, False])})
 
 
 def test_run_node() -> None:
