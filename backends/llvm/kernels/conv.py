@@ -162,8 +162,11 @@ def lower(plan: Planner, node: Node) -> None:
     co, ci = conv.weight.shape[:2]
     few = ci * op.groups < LEAST_BLOCKED and not plan.is_blocked(x)
     planar = wants_planar(plan, conv)
+    narrow = max(ci * op.groups, co) <= LEAST_BLOCKED and not plan.is_blocked(x)
     whole_blocks = ci % LANES == 0 and co // op.groups % LANES == 0
-    if is_depthwise(conv) and not few:
+    if narrow:
+        lower_planar(plan, conv)
+    elif is_depthwise(conv) and not few:
         lower_depthwise(plan, conv)
     elif (few and planar) or (op.groups > 1 and not whole_blocks):
         lower_planar(plan, conv)
