@@ -61,7 +61,8 @@ def affine_of(node: Node) -> tuple[Node, Affine] | None:
     """(x, f) for a node that is f(x), where f is affine in each channel and made of constants; else None.
 
     These are batch normalisation, arithmetic with a constant that is broadcast over batch, height and width, and
-    convolutions 1x1 with a diagonal matrix, such as EDSR's mean shift.
+    convolutions 1x1 with a diagonal matrix, such as EDSR's mean shift. Taking these as affine leaves out the products
+    with the zeros beside the diagonal, by which NaN and infinity would reach the other channels.
     """
     match node:
         case Node(BatchNorm() as norm, (x, *parameters)) if all(p.is_const for p in parameters):
