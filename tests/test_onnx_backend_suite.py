@@ -8,7 +8,6 @@ exported; all real networks.
 from __future__ import annotations
 
 import os
-import re
 import unittest
 import warnings
 from collections.abc import Iterator
@@ -19,46 +18,13 @@ from onnx.backend.test.case.model import collect_testcases as real_models
 from onnx.backend.test.case.node import collect_testcases as node_tests
 from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
+from onnx_rule import in_rule
 
 from graphsr.backend import backends
 from graphsr.importers.onnx_backend import backend_class
 
-TIER_1 = """Abs Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose
-DepthToSpace Div Dropout Expand Flatten Gather GlobalAveragePool Identity LeakyRelu MaxPool Mul Neg PRelu Pad Pow
-ReduceL2 ReduceMean ReduceSum Relu Reshape Resize Shape Sigmoid Slice SpaceToDepth Split Sqrt Squeeze Sub Tanh
-Transpose Unsqueeze Upsample"""
-TIER_2 = """And ArgMax ArgMin CastLike Ceil Celu Cos Elu Equal Erf Exp EyeLike Floor Gemm GlobalMaxPool Greater
-GreaterOrEqual HardSigmoid HardSwish Hardmax InstanceNormalization LRN Less LessOrEqual Log LogSoftmax LpNormalization
-LpPool MatMul Max Mean Min Mish Mod Not Or Range Reciprocal ReduceL1 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin
-ReduceProd ReduceSumSquare Round Selu Shrink Sign Sin Size Softmax Softplus Softsign Sum Swish ThresholdedRelu Tile
-Where Xor"""
-TIER_3 = """CenterCropPad CumSum Einsum GatherElements GatherND Gelu GroupNormalization IsInf IsNaN LayerNormalization
-MeanVarianceNormalization OneHot RMSNormalization Scatter ScatterElements ScatterND SwiGLU Tan TopK Trilu"""
-"""As far as they are read."""
-OPERATORS = {*TIER_1.split(), *TIER_2.split(), *TIER_3.split()}
-REFUSED = re.compile(r"scatter.*_(mul|multiply|max|min)(_|$)")
-"""Reductions that do not add."""
-DTYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
-TRAINING = re.compile(r"training_|batchnorm_.*training|bernoulli|random_(normal|uniform)")
 EXPECTED = {"node": 569, "simple": 7, "pytorch-converted": 82, "pytorch-operator": 35, "real": 9}
 """How many tests the rule finds in the wheel of onnx 1.23."""
-
-
-def in_rule(name: str, model: onnx.ModelProto) -> bool:
-    """Operators as above, dtypes as above with at least one float32, inference, and not an expanded function."""
-    graph = model.graph
-    if (
-        "_expanded" in name
-        or TRAINING.search(name)
-        or REFUSED.search(name)
-        or not {node.op_type for node in graph.node} <= OPERATORS
-    ):
-        return False
-    values = [*graph.input, *graph.output]
-    if not all(value.type.HasField("tensor_type") for value in values):
-        return False
-    used = {value.type.tensor_type.elem_type for value in values} | {tensor.data_type for tensor in graph.initializer}
-    return used <= DTYPES and onnx.TensorProto.FLOAT in used
 
 
 def wanted() -> dict[str, set[str]]:
