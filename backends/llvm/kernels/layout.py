@@ -14,10 +14,14 @@ from graphsr.ir import Node
 
 from ..kernel import Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from .row import band
 
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
+
+UNITS_PER_THREAD = 2
+"""Of each image that becomes planar."""
 
 
 def transpose(k: Function, rows: Sequence[Value]) -> list[Value]:
@@ -65,19 +69,23 @@ class ToBlocked(Kernel):
 
 @dataclass(frozen=True)
 class ToPlanar(Kernel):
-    """Unit: row y of image n. See above."""
+    """Unit: a band of rows, since the lines of cache where two rows meet belong to both. See above."""
 
     channels: int
 
     def slots(self) -> Mapping[str, str]:
-        return {**blocked_slots("x"), "y": PTR, "height": I64, "width": I64}
+        sizes = dict.fromkeys(("height", "width", "bands", "rows"), I64)
+        return {**blocked_slots("x"), "y": PTR, **sizes}
 
     def body(self, k: Function, target: Target) -> None:
-        n, y = k.unit // k["height"], k.unit % k["height"]
+        with band(k, k.unit, k["height"], k["bands"], k["rows"]) as (n, y):
+            self._row(k, n, y)
+
+    def _row(self, k: Function, n: Value, y: Value) -> None:
         plane = k["height"] * k["width"] * 4
         for first in range(0, self.channels, LANES):
             count = min(LANES, self.channels - first)
-            source = k["x"] + k.unit * k["x_row"] + k["x_block"] * (first // LANES)
+            source = k["x"] + (n * k["height"] + y) * k["x_row"] + k["x_block"] * (first // LANES)
             out = k["y"] + (n * self.channels + first) * plane + y * k["width"] * 4
             with k.loop(k["width"], step=LANES) as x:
                 mask = k.first_lanes(k["width"] - x)
@@ -108,5 +116,8 @@ def to_planar(plan: Planner, node: Node) -> None:
     """Convert a blocked image."""
     tensor = plan.blocked(node)
     n, c, h, w = node.type.dims
-    arguments = {**tensor.arguments("x"), "y": plan.new_planar(node), "height": h, "width": w}
-    plan.call(node, ToPlanar(c), arguments, n * h, label="to planar layout", is_conversion=True)
+    rows = max(1, -(-h // (UNITS_PER_THREAD * plan.threads)))
+    bands = -(-h // rows)
+    sizes = {"height": h, "width": w, "bands": bands, "rows": rows}
+    arguments = {**tensor.arguments("x"), "y": plan.new_planar(node), **sizes}
+    plan.call(node, ToPlanar(c), arguments, n * bands, label="to planar layout", is_conversion=True)
