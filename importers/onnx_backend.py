@@ -20,19 +20,33 @@ from graphsr.errors import ModelError, ShapeError
 from graphsr.model import DEFAULT_BACKEND
 from graphsr.op import Array
 
+from .onnx_graph import DEFAULT_DOMAINS
 from .onnx_import import build_graph
 from .onnx_reader import MAX_MEMORY, Source
 from .onnx_values import OpenValueError
 
 MOST_SPECIALISED = 8
 """So many built networks are kept."""
+WEIGHTED = (
+    "BatchNormalization",
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "PRelu",
+    "RMSNormalization",
+)
+"""Operators whose inputs behind the first are weights."""
 
 
 class Specialised:
     """An ONNX model that is built when it is called: for the shapes of its inputs, where it needs to know them, and for
     the values of those that it reads as shapes, axes and the like.
 
-    Which these are is found once, at the first call, and told by `explain`.
+    Which these are is found once, at the first call, and told by `explain`. Inputs that are read as weights alone are
+    among them from the start: passes fold and kernels pack what is constant.
     """
 
     def __init__(self, source: Source, backend: str, threads: int | None = None) -> None:
@@ -42,7 +56,7 @@ class Specialised:
         weights = {tensor.name for tensor in source.model.graph.initializer}
         self.inputs = [value.name for value in source.model.graph.input if value.name not in weights]
         self.outputs = [value.name for value in source.model.graph.output]
-        self.fixed: frozenset[str] = frozenset()
+        self.fixed = weights_of(source.model) & frozenset(self.inputs)
         self.by_shape = False
         self._built: OrderedDict[Any, Executable] = OrderedDict()
 
@@ -98,6 +112,16 @@ class Specialised:
             self.fixed |= error.inputs
         else:
             raise error
+
+
+def weights_of(model: onnx.ModelProto) -> frozenset[str]:
+    """The values that the nodes of the model read as weights and as nothing else."""
+    weights, data = set[str](), set[str]()
+    for node in model.graph.node:
+        weighted = node.op_type in WEIGHTED and node.domain in DEFAULT_DOMAINS
+        weights.update(node.input[1:] if weighted else ())
+        data.update(node.input[:1] if weighted else node.input)
+    return frozenset(weights - data)
 
 
 class GraphsrRep(BackendRep):
