@@ -1,12 +1,14 @@
 """The parallel region: one compiled function that every thread of the team enters once per run.
 
     for step in the table:
-        while (unit = counter of the step ++) < units of the step, and nobody asked to stop:
-            kernel of the step (its arguments, unit, scratch of the thread)
+        for victim in this thread, the next one, ... all of them:
+            while (unit = counter of the step and the victim ++) < end of the victim's share, and nobody asked to stop:
+                kernel of the step (its arguments, unit, scratch of the thread)
         wait until every thread is here
 
-The network is a table, so the region is compiled once for all of them. A thread takes the next unit when it is free:
-the result does not depend on who computes what. Waiting spins first and then yields the processor, so that a team with
+The network is a table, so the region is compiled once for all of them. The units of a step are shared out in runs of
+neighbours, the same from step to step, so that a thread mostly reads what it wrote itself and has in its own cache; who
+is done helps the others. The result does not depend on who computes what. Waiting spins first and then yields the processor, so that a team with
 more threads than processors still gets on. A stop request empties the remaining steps; the barriers stay in step.
 """
 
@@ -30,7 +32,7 @@ HEADER = np.dtype(
     ]
 )
 """The context: a stop flag, the number of steps, and the addresses of the step table, of the counters (one line per
-step, and one before them for the barrier), of the scratch of thread 0 and of the time stamps [steps + 1, threads]
+step and thread, and one before them for the barrier), of the scratch of thread 0 and of the time stamps [steps + 1, threads]
 (0: none are wanted)."""
 
 STEP = np.dtype([("kernel", "i8"), ("arguments", "i8"), ("units", "i8"), ("unused", "i8")])
@@ -89,7 +91,20 @@ step:
   %args = load ptr, ptr %p.args
   %p.units = getelementptr i8, ptr %record, i64 16
   %units = load i64, ptr %p.units
-  %c.at = mul i64 %s.next, 64
+  %c.row = mul i64 %s, %threads
+  br label %share
+
+share:
+  %helped = phi i64 [ 0, %step ], [ %helped.next, %emptied ]
+  %v.sum = add i64 %thread, %helped
+  %victim = urem i64 %v.sum, %threads
+  %v.next = add i64 %victim, 1
+  %lo.sum = mul i64 %units, %victim
+  %low = udiv i64 %lo.sum, %threads
+  %hi.sum = mul i64 %units, %v.next
+  %high = udiv i64 %hi.sum, %threads
+  %c.index = add i64 %c.row, %v.next
+  %c.at = mul i64 %c.index, 64
   %counter = getelementptr i8, ptr %barrier, i64 %c.at
   br label %take
 
@@ -99,13 +114,19 @@ take:
   br i1 %going, label %next, label %arrive
 
 next:
-  %unit = atomicrmw add ptr %counter, i64 1 monotonic, align 8
-  %some = icmp slt i64 %unit, %units
-  br i1 %some, label %work, label %arrive
+  %taken = atomicrmw add ptr %counter, i64 1 monotonic, align 8
+  %unit = add i64 %low, %taken
+  %some = icmp slt i64 %unit, %high
+  br i1 %some, label %work, label %emptied
 
 work:
   call void %kernel(ptr %args, i64 %unit, ptr %scratch)
   br label %take
+
+emptied:
+  %helped.next = add i64 %helped, 1
+  %others = icmp slt i64 %helped.next, %threads
+  br i1 %others, label %share, label %arrive
 
 arrive:
   br i1 %timed, label %stamp, label %meet
@@ -174,6 +195,6 @@ def pause_of(triple: str) -> tuple[str, str]:
     return _PAUSE[architecture(triple)]
 
 
-def counters(steps: int) -> Array:
-    """Room for the barrier and one counter per step, each on a line of its own; zero before every run."""
-    return np.zeros(((steps + 1) * LINE // 8,), np.int64)
+def counters(steps: int, threads: int) -> Array:
+    """Room for the barrier and one counter per step and thread, each on a line of its own; zero before every run."""
+    return np.zeros(((steps * threads + 1) * LINE // 8,), np.int64)

@@ -76,7 +76,8 @@ class LlvmProgram:
         """The steps, cut where Python has to run."""
         for is_call, group in groupby((work.step for work in self.plan.works), lambda step: isinstance(step, Call)):
             if is_call:
-                yield segment([step for step in group if isinstance(step, Call)], library, self.plan.scratch_bytes)
+                calls = [step for step in group if isinstance(step, Call)]
+                yield segment(calls, library, self.plan.scratch_bytes, self.threads)
             else:
                 yield from (step for step in group if isinstance(step, Fallback))
 

@@ -48,7 +48,7 @@ class Segment:
         team(threads).run(self.entry, header, header)
 
 
-def segment(calls: Sequence[Call], library: Library, scratch_bytes: int) -> Segment:
+def segment(calls: Sequence[Call], library: Library, scratch_bytes: int, threads: int) -> Segment:
     """Compile what is new and fill the tables. `scratch_bytes` is that of one thread."""
     library.add({call.kernel for call in calls})
     slots: list[int] = []
@@ -65,7 +65,7 @@ def segment(calls: Sequence[Call], library: Library, scratch_bytes: int) -> Segm
         row["kernel"], row["units"] = library.address(call.kernel), call.units
     filled = np.array(slots, np.int64)
     table["arguments"] = filled.ctypes.data + np.array(starts, np.int64)
-    count = counters(len(calls))
+    count = counters(len(calls), threads)
     header = np.zeros((), HEADER)
     header["steps"], header["table"] = len(calls), table.ctypes.data
     header["counters"], header["scratch_bytes"] = count.ctypes.data, scratch_bytes
@@ -76,7 +76,7 @@ def run_once(call: Call, library: Library, threads: int) -> None:
     """Do one call now; none of its arguments is a buffer."""
     scratch_bytes = -(-call.scratch // LINE) * LINE
     scratch = pages(scratch_bytes * threads)
-    segment([call], library, scratch_bytes).run(threads, lambda _: 0, scratch.ctypes.data)
+    segment([call], library, scratch_bytes, threads).run(threads, lambda _: 0, scratch.ctypes.data)
 
 
 def _bits(value: object, type_: str) -> int:
