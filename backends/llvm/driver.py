@@ -8,8 +8,9 @@
 
 The network is a table, so the region is compiled once for all of them. The units of a step are shared out in runs of
 neighbours, the same from step to step, so that a thread mostly reads what it wrote itself and has in its own cache; who
-is done helps the others. The result does not depend on who computes what. Waiting spins first and then yields the processor, so that a team with
-more threads than processors still gets on. A stop request empties the remaining steps; the barriers stay in step.
+is done helps the others. The result does not depend on who computes what. Waiting spins first and then yields the
+processor, so that a team with more threads than processors still gets on. A stop request empties the remaining steps;
+the barriers stay in step.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ HEADER = np.dtype(
     ]
 )
 """The context: a stop flag, the number of steps, and the addresses of the step table, of the counters (one line per
-step and thread, and one before them for the barrier), of the scratch of thread 0 and of the time stamps [steps + 1, threads]
-(0: none are wanted)."""
+step and thread, and one before them for the barrier), of the scratch of thread 0 and of the time stamps
+[steps + 1, threads] (0: none are wanted)."""
 
 STEP = np.dtype([("kernel", "i8"), ("arguments", "i8"), ("units", "i8"), ("unused", "i8")])
 

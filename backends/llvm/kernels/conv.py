@@ -33,11 +33,6 @@ LEAST_PAIRED = 96
 """Pixels of height and width from which a pair of convolutions is computed as one. In smaller images the wide image
 stays in cache anyway, and what strips compute beyond their edges is a larger share."""
 
-LEAST_TILES = 72
-"""Tiles that take as long to multiply as it takes to make and to read the transformed weights."""
-CACHED_WEIGHTS = 1 << 20
-"""Bytes of transformed weights that stay in the second cache."""
-
 
 @dataclass(frozen=True)
 class Convolution:
@@ -155,6 +150,7 @@ def lower(plan: Planner, node: Node) -> None:
     from .conv_pointwise import is_pointwise, lower_pointwise
     from .conv_tail import MOST_CHANNELS, lower_tail
     from .conv_winograd import lower_winograd
+    from .winograd_weights import winograd_tile
 
     conv = convolution_of(plan, node)
     x, op = node.inputs[0], conv.op
@@ -174,8 +170,8 @@ def lower(plan: Planner, node: Node) -> None:
         lower_tail(plan, conv)
     elif few:
         lower_head(plan, conv)
-    elif op.algorithm.startswith("winograd") and not _reads_too_much(conv):
-        m, narrowing = int(op.algorithm[-1]), _narrowing(plan, conv)
+    elif m := winograd_tile(node):
+        narrowing = _narrowing(plan, conv)
         if narrowing is not None:
             lower_pair(plan, conv, narrowing, m)
         else:
@@ -184,17 +180,6 @@ def lower(plan: Planner, node: Node) -> None:
         lower_pointwise(plan, conv)
     else:
         lower_direct(plan, conv)
-
-
-def _reads_too_much(conv: Convolution) -> bool:
-    """Whether Winograd's F(m, 3) would wait for its weights: in a small image they are many for what is multiplied by
-    them, and a plain sum of 9 products per pixel is done sooner. The time of so few tiles is that of `LEAST_TILES`."""
-    assert isinstance(conv.op, Conv2d)
-    m = int(conv.op.algorithm[-1])
-    n, co, height, width = conv.node.type.dims
-    tiles, points = n * -(-height // m) * -(-width // m), (m + 2) ** 2
-    many = points * co * conv.weight.shape[1] * 4 > CACHED_WEIGHTS
-    return many and 9 * n * height * width < points * max(tiles, LEAST_TILES)
 
 
 def _shuffle_of(plan: Planner, node: Node, op: Conv2d | ConvTranspose2d, layer: Layer) -> Node | None:

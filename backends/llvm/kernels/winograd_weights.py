@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from .conv import Convolution
 
 TAPS = 9
+LEAST_TILES = 72
+"""Tiles that take as long to multiply as it takes to make and to read the transformed weights."""
+CACHED_WEIGHTS = 1 << 20
+"""Bytes of transformed weights that stay in the second cache."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def choose_kept(graph: Graph, keep: float) -> frozenset[Node]:
     budget = 0.0
     kept = set()
     for node in graph.nodes():
-        m = _winograd_tile(node)
+        m = winograd_tile(node)
         if m and node.inputs[1].is_const and node.inputs[1] not in sizes:
             n, _, height, width = node.type.dims
             weight = node.inputs[1]
@@ -143,7 +147,17 @@ def choose_kept(graph: Graph, keep: float) -> frozenset[Node]:
     return frozenset(kept)
 
 
-def _winograd_tile(node: Node) -> int:
-    """m of a convolution by Winograd's F(m, 3), 0 of any other node."""
+def winograd_tile(node: Node) -> int:
+    """m of the F(m, 3) by which a convolution is computed, 0 of any other node.
+
+    In a small image with many channels Winograd would wait for its weights: they are many for what is multiplied by
+    them, and a plain sum of 9 products per pixel is done sooner. The time of so few tiles is that of `LEAST_TILES`.
+    """
     op = node.op.base if isinstance(node.op, Fused) else node.op
-    return int(op.algorithm[-1]) if isinstance(op, Conv2d) and op.algorithm.startswith("winograd") else 0
+    if not isinstance(op, Conv2d) or not op.algorithm.startswith("winograd"):
+        return 0
+    m = int(op.algorithm[-1])
+    (n, co, height, width), ci = node.type.dims, node.inputs[1].type.dims[1]
+    tiles, points = n * -(-height // m) * -(-width // m), (m + 2) ** 2
+    many = points * co * ci * 4 > CACHED_WEIGHTS
+    return 0 if many and TAPS * n * height * width < points * max(tiles, LEAST_TILES) else m
