@@ -83,7 +83,7 @@ def _best(call: Call, library: Library, threads: int) -> float:
     """Seconds of the fastest of a few runs."""
     nbytes = max(LINE, call.scratch)
     scratch = pages(nbytes * threads)
-    part = segment([call], library, nbytes)
+    part = segment([call], library, nbytes, threads)
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
