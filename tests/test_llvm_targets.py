@@ -32,7 +32,7 @@ IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 WIDE = {
     *("InBlocks", "Planar", "SoftmaxColumns", "SoftmaxRows"),  # elementary functions
     *("NormaliseBatch", "NormaliseColumns", "NormaliseRows", "PlaceInRows", "Reduce"),  # folds over lanes
-    *("Move", "ToPlanar", "UnblockPixels"),  # transposed squares
+    *("Move", "UnblockPixels"),  # transposed squares
     *("ConvPlanar", "Interpolate"),
 }
 """Kernels written for vectors of 16 floats where a register holds fewer."""

@@ -25,14 +25,17 @@ UNITS_PER_THREAD = 2
 
 
 def transpose(k: Function, rows: Sequence[Value]) -> list[Value]:
-    """A 16x16 matrix held as 16 vectors: four rounds that swap the off-diagonal halves of ever smaller squares."""
-    m = list(rows)
-    for d in (8, 4, 2, 1):
-        upper = [lane if not lane & d else LANES + lane - d for lane in range(LANES)]
-        lower = [lane + d if not lane & d else LANES + lane for lane in range(LANES)]
-        for i in range(LANES):
+    """A square matrix held as vectors, 16x16 or of the lanes that a piece has: rounds that swap the off-diagonal halves
+    of ever smaller squares."""
+    m, lanes = list(rows), k.lanes_now
+    d = lanes // 2
+    while d:
+        upper = [lane if not lane & d else lanes + lane - d for lane in range(lanes)]
+        lower = [lane + d if not lane & d else lanes + lane for lane in range(lanes)]
+        for i in range(lanes):
             if not i & d:
                 m[i], m[i + d] = k.shuffle(m[i], m[i + d], upper), k.shuffle(m[i], m[i + d], lower)
+        d //= 2
     return m
 
 
@@ -87,12 +90,16 @@ class ToPlanar(Kernel):
             count = min(LANES, self.channels - first)
             source = k["x"] + (n * k["height"] + y) * k["x_row"] + k["x_block"] * (first // LANES)
             out = k["y"] + (n * self.channels + first) * plane + y * k["width"] * 4
-            with k.loop(k["width"], step=LANES) as x:
-                mask = k.first_lanes(k["width"] - x)
+            with k.loop(k["width"], step=k.register) as x, k.pieces() as piece:
+                rest = k["width"] - x
+                mask = k.first_lanes(rest)
                 last = k["width"] - 1
-                pixels = [k.load(source + k.minimum(x + i, last) * VECTOR_BYTES) for i in range(LANES)]
+                pixels = [k.load(source + k.minimum(x + i, last) * VECTOR_BYTES + piece) for i in range(k.lanes_now)]
                 for c, channel in enumerate(transpose(k, pixels)[:count]):
-                    k.store_some(channel, out + plane * c + x * 4, mask)
+                    place = piece // 4 + c
+                    if isinstance(place, Value) and count < LANES:  # later pieces have channels that are none
+                        mask = k.first_lanes(k.select(place < count, rest, k.literal(0)))
+                    k.store_some(channel, out + plane * place + x * 4, mask)
 
 
 def zero_halo(k: Function, row: Value, width: Value, left: Value, right: Value) -> None:
