@@ -166,7 +166,7 @@ def lower(plan: Planner, node: Node) -> None:
         lower_depthwise(plan, conv)
     elif (few and planar) or (op.groups > 1 and not whole_blocks):
         lower_planar(plan, conv)
-    elif planar and co <= MOST_CHANNELS and op.groups == 1:
+    elif co <= MOST_CHANNELS and op.groups == 1 and not few:
         lower_tail(plan, conv)
     elif few:
         lower_head(plan, conv)
