@@ -199,7 +199,7 @@ def plot(results: list[Result], own: Collection[str], path: Path) -> None:
         panel.margins(x=0.1)  # for the labels
         panel.set_ylim(len(networks) - 0.5, -0.5)
         panel.set_yticks(range(len(networks)), networks)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(engines))
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(engines), 4))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
