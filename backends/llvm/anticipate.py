@@ -34,7 +34,7 @@ def kernels_of_all_sizes(graph: Graph, target: Target, threads: int, keep: float
             continue
         plan = Planner(bound, target, threads, _AsTheyAre(), _run_nothing, keep).plan()
         found.update(work.step.kernel for work in plan.works if isinstance(work.step, Call))
-    return found
+    return {other for kernel in found for other in kernel.for_any_width(target)}
 
 
 def _probes(graph: Graph) -> Iterator[dict[str, tuple[int, ...]]]:

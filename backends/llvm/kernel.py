@@ -37,6 +37,10 @@ class Kernel(ABC):
         """Bytes of working memory that each thread needs, 64-byte aligned."""
         return 0
 
+    def for_any_width(self, target: Target) -> set[Kernel]:
+        """The kernels that compute the same layer in images of other widths."""
+        return {self}
+
     @property
     def symbol(self) -> str:
         """A name for linking: the same for equal descriptions, in every process."""

@@ -46,6 +46,8 @@ TILES = (
     *((6, 1), (5, 1), (4, 1), (3, 2), (2, 3), (1, 4), (3, 1), (2, 1), (1, 2)),  # for targets with fewer registers
 )
 """Channels x vectors of pixels of a register tile."""
+WIDEST = 1100
+"""Pixels in a row from which the register tile is always the same."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class ConvPlanar(Kernel):
     """P."""
     window: Window
     epilogue: Epilogue
+
+    def for_any_width(self, target: Target) -> set[Kernel]:
+        tiles = {tile_of(target, self.co, width) for width in range(1, WIDEST)}
+        return {replace(self, channels=channels, vectors=vectors) for channels, vectors in tiles}
 
     @property
     def panels(self) -> int:

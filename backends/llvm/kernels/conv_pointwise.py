@@ -13,7 +13,7 @@ overlap those before them, and are written again. R and `vectors` are chosen so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ CACHED = 256 << 10
 """Bytes of weights that come from the second cache soon enough."""
 SMALLEST_UNIT = 400_000
 """Multiply-adds in a unit, some microseconds, that a thread has to fetch."""
+WIDEST = 160
+"""Pixels in a row from which the register tile is always the same."""
 UNITS_PER_THREAD = 1
 """With more of them, threads read more of the rows that another one wrote."""
 
@@ -61,6 +63,11 @@ class ConvPointwise(Kernel):
         images = {**blocked_slots("x"), **blocked_slots("y"), **residual}
         sizes = ("height", "out_height", "out_width", "group", "band", "bands", "ranges", "panel_span")
         return {**images, "w": PTR, **self.epilogue.slots(), **dict.fromkeys(sizes, I64)}
+
+    def for_any_width(self, target: Target) -> set[Kernel]:
+        blocks = self.panels * self.vectors
+        tiles = {pointwise_tile_of(target, blocks, width) for width in range(1, WIDEST)}
+        return {replace(self, panels=blocks // vectors, vectors=vectors, rows=rows) for vectors, rows in tiles}
 
     @property
     def depth(self) -> int:
