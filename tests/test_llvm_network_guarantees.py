@@ -367,7 +367,7 @@ def test_ctrl_c_stops_a_long_run(name: str, threads: int) -> None:
     The median counts, of one process in three: one that others keep from the processor cannot stop at once.
     """
     arguments = [sys.executable, "-c", CTRL_C, name, str(threads)]
-    medians = []
+    medians: list[float] = []
     while not medians or (medians[-1] >= 0.3 and len(medians) < 3):
         out = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
         assert out.returncode == 0, out.stderr
