@@ -12,8 +12,8 @@ is timed.
 GFLOP/s are effective: the operations of the direct sum over the time, whatever the algorithm saves, so Winograd may
 pass 100 % of the peak. A layer without arithmetic is given in GB/s of its input and output, of the copy bandwidth.
 Load is the time from a file on disk to the first result, imports apart: of the first process, and of later ones, which
-find what it has left in its cache. "cores" is the mean number of processors that
-an engine used: much less than its threads where others used the machine, and then the figures say little.
+find what it has left in its cache. "cores" is the mean number of processors that an engine used: much less than its
+threads where others used the machine, and then the figures say little.
 """
 
 from __future__ import annotations

@@ -34,7 +34,11 @@ def kernels_of_all_sizes(graph: Graph, target: Target, threads: int, keep: float
             continue
         plan = Planner(bound, target, threads, _AsTheyAre(), _run_nothing, keep).plan()
         found.update(work.step.kernel for work in plan.works if isinstance(work.step, Call))
-    return {other for kernel in found for other in kernel.for_any_width(target)}
+    every: set[Kernel] = set()
+    for kernel in found:
+        if kernel not in every:  # nor stands in for one that was asked
+            every |= kernel.for_any_width(target)
+    return every
 
 
 def _probes(graph: Graph) -> Iterator[dict[str, tuple[int, ...]]]:

@@ -26,9 +26,9 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .conv_head import SIZES, Window
 from .epilogue import Epilogue
-from .layout import zero_halo
+from .layout import row_of_image, zero_halo
 from .register_tile import accumulators
-from .row import interleave
+from .row import even_parts, interleave
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -83,9 +83,7 @@ class ConvDepthwise(Kernel):
         image, first = k.unit // k["bands"], k.unit % k["bands"] * k["band"]
         count = k.minimum(k["out_height"] - first, k["band"])
         with k.loop((count - 1) * self.window.stride[0] + self.reach) as i:
-            row = first * self.window.stride[0] - self.window.before[0] + i
-            inside = (row >= 0) & (row < k["height"])
-            address = k.select(inside, k["x"] + (image * k["height"] + row) * k["x_row"], k["zeros"])
+            address = row_of_image(k, image, self.window.row(k, first, 0) + i)
             k.store(address + self.window.before[1] * -VECTOR_BYTES, k.scratch + VECTOR_BYTES + i * 8)
         with k.loop(self.blocks) as block:
             weights = self._weights(k, block) if self.unrolled else []
@@ -223,8 +221,7 @@ def lower_depthwise(plan: Planner, conv: Convolution) -> None:
     residual = conv.residual(plan)
     macs = window.taps * out_width * outputs * blocks * LANES
     bands = max(1, min(out_height, macs * out_height // SMALLEST_UNIT, -(-UNITS_PER_THREAD * plan.threads // n)))
-    band = -(-out_height // bands)
-    bands = -(-out_height // band)
+    bands, band = even_parts(out_height, bands)
     scratch = VECTOR_BYTES + 8 * ((band - 1) * window.stride[0] + kernel.reach)
     form = conv.form("depthwise")
     arguments: dict[str, Argument] = {

@@ -28,6 +28,7 @@ from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
+from .layout import row_of_image, zero_pixels
 from .register_tile import direct_tile_of, register_tile_at
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ConvDirect(Kernel):
         return (self.chunk + self.rows) * 8
 
     def scratch(self, target: Target) -> int:
-        return VECTOR_BYTES + (self.size[0] + 2) * self.table_row
+        return (self.size[0] + 2) * self.table_row
 
     def body(self, k: Function, target: Target) -> None:
         first, part = k.unit // k["parts"] * k["span"], k.unit % k["parts"]
@@ -142,12 +143,10 @@ class ConvDirect(Kernel):
         @k.fold(count + self.rows, [row // k["part_height"], row % k["part_height"], x])
         def after(i: Value, at: list[Value]) -> Sequence[Value]:
             n, y, x = at
-            entry = k.scratch + VECTOR_BYTES + i * 8
+            entry = k.scratch + i * 8
             column = (x * self.stride[1] - k["left"]) * VECTOR_BYTES + group_bytes
             with k.loop(self.size[0]) as ky:
-                source = y * self.stride[0] + ky * self.dilation[0] - k["top"]
-                inside = (source >= 0) & (source < k["height"])
-                address = k.select(inside, k["x"] + (n * k["height"] + source) * k["x_row"], k["zeros"])
+                address = row_of_image(k, n, y * self.stride[0] + ky * self.dilation[0] - k["top"])
                 k.store(address + column, entry + ky * self.table_row)
             out_row = n * k["out_height"] + y * self.spread[0] + k["first_y"]
             out_x = x * self.spread[1] + k["first_x"]
@@ -176,15 +175,15 @@ class ConvDirect(Kernel):
             ((x + 1).equals(k["out_width"]), k["y_right"], row + k["out_width"] * (self.shuffle * VECTOR_BYTES)),
         )
         for condition, width, start in edges:
-            with k.when(condition), k.loop(self.shuffle) as dy, k.loop(blocks) as block, k.loop(width) as i:
-                k.store(k.vector(0.0), start + dy * k["y_row"] + block * k["y_block"] + i * VECTOR_BYTES)
+            with k.when(condition), k.loop(self.shuffle) as dy, k.loop(blocks) as block:
+                zero_pixels(k, start + dy * k["y_row"] + block * k["y_block"], width)
 
     def _tile(self, k: Function, panel: Value, pixel: Value, rows: int) -> None:
         """The sums of `rows` pixels and one panel, from the table to the output."""
         kh, kw = self.size
         line = self.vectors * VECTOR_BYTES
         w = k["w"] + panel * self.panel_bytes
-        table = k.scratch + VECTOR_BYTES + pixel * 8
+        table = k.scratch + pixel * 8
         # with dilation 1, the channels of neighbouring pixels follow each other like those of one
         runs, length = (1, kw * LANES) if self.dilation[1] == 1 else (kw, LANES)
 
@@ -221,7 +220,7 @@ class ConvDirect(Kernel):
         """Epilogue, and out. Beyond the chunk, the last pixel is written again."""
         s = self.shuffle
         blocks = self.panels * self.vectors // s**2
-        out_table = k.scratch + VECTOR_BYTES + self.size[0] * self.table_row + pixel * 8
+        out_table = k.scratch + self.size[0] * self.table_row + pixel * 8
         for v in range(self.vectors):
             block = panel * self.vectors + v
             channels = self.epilogue.begin(k, block)

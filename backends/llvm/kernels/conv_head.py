@@ -21,7 +21,7 @@ from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .epilogue import Epilogue
-from .layout import zero_halo
+from .layout import row_of_image, zero_halo
 from .register_tile import direct_tile_of, register_tile
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ class Window:
         return out_row * self.stride[0] + ky * self.dilation[0] - self.before[0]
 
     def address(self, k: Function, n: Value, out_row: Value, ky: Index) -> Value:
-        """Where that row of image n of the blocked tensor x lies: the row of zeros where it is outside."""
-        y = self.row(k, out_row, ky)
-        inside = (y >= 0) & (y < k["height"])
-        return k.select(inside, k["x"] + (n * k["height"] + y) * k["x_row"], k["zeros"])
+        """Where that row of image n of the blocked tensor x lies; see `row_of_image`."""
+        return row_of_image(k, n, self.row(k, out_row, ky))
 
     def reach(self, out_width: int) -> int:
         """Input columns that so many output columns see, from the left padding on."""

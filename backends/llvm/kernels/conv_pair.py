@@ -27,6 +27,7 @@ from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..tensor import Buffer
 from .epilogue import Epilogue
+from .layout import row_of_image, zero_pixels
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
 from .winograd_weights import transform_weights
 
@@ -153,16 +154,11 @@ class _Body:
         k, kernel, m = self.k, self.kernel, self.kernel.m
         with k.loop(count) as g:
             y, x = (first + g) * m, (self.tx * m - 2) * VECTOR_BYTES
-            rows = [self._input_row(y + i) + x for i in range(m + 2)]
+            rows = [row_of_image(k, self.image, y + i) + x for i in range(m + 2)]
             with k.loop(kernel.ci_blocks) as block, k.loop(self.columns + 1) as s:
                 place = self._place("v", g * (self.columns + 1) + s, block, kernel.ci_blocks, kernel.rows[0])
                 at = block * k["x_block"] + s * (m * VECTOR_BYTES)
                 transform_input(k, m, [row + at for row in rows], self.areas["temporary"], place, kernel.v_point)
-
-    def _input_row(self, y: Value) -> Value:
-        k = self.k
-        inside = (y >= 0) & (y < k["height"])
-        return k.select(inside, k["x"] + (self.image * k["height"] + y) * k["x_row"], k["zeros"])
 
     def _place(self, area: str, tile: Value, block: Index, blocks: int, rows: int) -> Value:
         """Where the vectors of a tile and block go: [tile/R][block][tile%R][16]."""
@@ -278,10 +274,10 @@ class _Body:
     def _halo(self, row: Value, left: Value) -> None:
         """Zeros left of the first tile of a row, and right of the image, over what the last tile wrote there."""
         k, m = self.k, self.kernel.m
-        with k.when(left.equals(0)), k.loop(k["y_left"]) as x:
-            k.store(k.vector(0.0), row + (x + 1) * -VECTOR_BYTES)
-        with k.when(left + m >= k["width"]), k.loop(k["width"] + k["y_right"], start=k["width"]) as x:
-            k.store(k.vector(0.0), row + (x - left) * VECTOR_BYTES)
+        with k.when(left.equals(0)):
+            zero_pixels(k, row + k["y_left"] * -VECTOR_BYTES, k["y_left"])
+        with k.when(left + m >= k["width"]):
+            zero_pixels(k, row + (k["width"] - left) * VECTOR_BYTES, k["y_right"])
 
 
 def cut_strips(n: int, tile_rows: int, tile_columns: int, most: int, step: int, threads: int) -> Array:

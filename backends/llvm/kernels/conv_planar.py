@@ -66,7 +66,7 @@ class ConvPlanar(Kernel):
     epilogue: Epilogue
 
     def for_any_width(self, target: Target) -> set[Kernel]:
-        tiles = {tile_of(target, self.co, width) for width in range(1, WIDEST)}
+        tiles = {tile_of(target, self.co, width) for width in range(LANES, WIDEST, LANES)}  # it sees whole vectors
         return {replace(self, channels=channels, vectors=vectors) for channels, vectors in tiles}
 
     @property

@@ -28,6 +28,7 @@ from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import zero_halo
 from .register_tile import UNROLL, pointwise_tile_of, register_tile
+from .row import even_parts
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -165,8 +166,8 @@ def lower_pointwise(plan: Planner, conv: Convolution) -> None:
     kernel = ConvPointwise(ci, blocks // vectors, vectors, rows, conv.op.stride, conv.epilogue)
     residual = conv.residual(plan)
     bands, ranges = cut(kernel, n, out_height, out_width, plan.threads)
-    band, panel_span = -(-out_height // bands), -(-kernel.panels // ranges)
-    bands, ranges = -(-out_height // band), -(-kernel.panels // panel_span)
+    bands, band = even_parts(out_height, bands)
+    ranges, panel_span = even_parts(kernel.panels, ranges)
     packed = partial(pack_pointwise, conv, vectors)
     arguments: dict[str, Argument] = {
         **plan.blocked(x_node).arguments("x"),

@@ -26,6 +26,7 @@ from ..kernel import Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..tensor import Buffer
 from .epilogue import Epilogue
+from .layout import row_of_image, zero_pixels
 from .register_tile import register_tile_of
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
 from .winograd_weights import transform_weights
@@ -131,10 +132,7 @@ class ConvWinograd(Kernel):
             column = (tx * m - k["pad_left"]) * VECTOR_BYTES
             top = ty * m - k["top"]
             for i in range(self.alpha):
-                y = top + i
-                inside = (y >= 0) & (y < k["height"])
-                address = k["x"] + (n * k["height"] + y) * k["x_row"]
-                k.store(k.select(inside, address, k["zeros"]) + column, entry + 8 * i)
+                k.store(row_of_image(k, n, top + i) + column, entry + 8 * i)
             out_row = (n * k["out_height"] + ty * m) * self.shuffle
             out = k["y"] + out_row * k["y_row"] + tx * (m * self.shuffle * VECTOR_BYTES)
             k.store(out, entry + 8 * OUT)
@@ -182,7 +180,7 @@ class ConvWinograd(Kernel):
                     k.prefetch(row + (j + self.m) * step, write=True)
                     if r is not None:
                         k.prefetch(r + (j + self.m) * VECTOR_BYTES)
-                self._write_halo(k, entry, row, block, step)
+                self._write_halo(k, entry, row, block)
 
     def _output(self, k: Function, entry: Value, block: Value) -> tuple[Value, int]:
         """Address of the first pixel of a tile in a block of channels, and the bytes between two of its pixels."""
@@ -195,17 +193,17 @@ class ConvWinograd(Kernel):
         out = out + inner * k["y_block"] + dy * k["y_row"] + dx * VECTOR_BYTES
         return out, self.shuffle * VECTOR_BYTES
 
-    def _write_halo(self, k: Function, entry: Value, row: Value, block: Value, step: int) -> None:
+    def _write_halo(self, k: Function, entry: Value, row: Value, block: Value) -> None:
         """Zeros left of the first tile of a row, and right of the last one."""
-        tx = k.load(entry + 8 * TX, I64)
-        within = 0 if self.shuffle == 1 else block // (self.panels * self.vectors // self.shuffle**2) % self.shuffle
-        start = row - 0 if isinstance(within, int) else row + (0 - within * VECTOR_BYTES)
-        with k.when(tx.equals(0)), k.loop(k["y_left"]) as x:
-            k.store(k.vector(0.0), start + (x + 1) * -VECTOR_BYTES)
-        with k.when(tx.equals(k["tile_columns"] - 1)):
+        tx, start = k.load(entry + 8 * TX, I64), row
+        if self.shuffle > 1:
+            within = block // (self.panels * self.vectors // self.shuffle**2) % self.shuffle
+            start = row + within * -VECTOR_BYTES
+        with k.when(tx.equals(0)):
+            zero_pixels(k, start + k["y_left"] * -VECTOR_BYTES, k["y_left"])
+        with k.when(tx.equals(k["tile_columns"] - 1)):  # over what the tile wrote there
             width = k["out_width"] * self.shuffle
-            with k.loop(width + k["y_right"], start=width) as x:  # over what the tile wrote there
-                k.store(k.vector(0.0), start + (x - tx * (self.m * self.shuffle)) * VECTOR_BYTES)
+            zero_pixels(k, start + (width - tx * (self.m * self.shuffle)) * VECTOR_BYTES, k["y_right"])
 
 
 def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:

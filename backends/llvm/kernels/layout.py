@@ -14,7 +14,7 @@ from graphsr.ir import Node
 
 from ..kernel import Kernel, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
-from .row import band
+from .row import band, even_parts
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -104,10 +104,20 @@ class ToPlanar(Kernel):
 
 def zero_halo(k: Function, row: Value, width: Value, left: Value, right: Value) -> None:
     """Zeros left and right of one block of a row; `row` is the address of its first pixel."""
-    with k.loop(left) as x:
-        k.store(k.vector(0.0), row + (x + 1) * -VECTOR_BYTES)
-    with k.loop(right) as x:
-        k.store(k.vector(0.0), row + (width + x) * VECTOR_BYTES)
+    zero_pixels(k, row + left * -VECTOR_BYTES, left)
+    zero_pixels(k, row + width * VECTOR_BYTES, right)
+
+
+def zero_pixels(k: Function, start: Value, count: Value) -> None:
+    """Zeros in so many pixels of one block, from an address on."""
+    with k.loop(count) as i:
+        k.store(k.vector(0.0), start + i * VECTOR_BYTES)
+
+
+def row_of_image(k: Function, n: Value, y: Value) -> Value:
+    """Where row y of image n of the blocked tensor x lies: the row of zeros where it is above or below the image."""
+    inside = (y >= 0) & (y < k["height"])
+    return k.select(inside, k["x"] + (n * k["height"] + y) * k["x_row"], k["zeros"])
 
 
 def to_blocked(plan: Planner, node: Node) -> None:
@@ -123,8 +133,7 @@ def to_planar(plan: Planner, node: Node) -> None:
     """Convert a blocked image."""
     tensor = plan.blocked(node)
     n, c, h, w = node.type.dims
-    rows = max(1, -(-h // (UNITS_PER_THREAD * plan.threads)))
-    bands = -(-h // rows)
+    bands, rows = even_parts(h, UNITS_PER_THREAD * plan.threads)
     sizes = {"height": h, "width": w, "bands": bands, "rows": rows}
     arguments = {**tensor.arguments("x"), "y": plan.new_planar(node), **sizes}
     plan.call(node, ToPlanar(c), arguments, n * bands, label="to planar layout", is_conversion=True)

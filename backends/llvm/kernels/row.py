@@ -90,6 +90,12 @@ def band(k: Function, unit: Value, rows: Value, bands: Value, size: Value) -> It
         yield image, first + i
 
 
+def even_parts(count: int, most: int) -> tuple[int, int]:
+    """(parts, size of each): `count` things in at most so many parts of one size, but for a smaller last one."""
+    size = max(1, -(-count // most))
+    return -(-count // size), size
+
+
 def bands_of(rows: int, row_bytes: int, images: int = 1) -> tuple[int, int]:
     """(bands, rows of each): about `BAND_BYTES` each, but enough of them that threads share even a small image."""
     size = max(1, min(BAND_BYTES // max(row_bytes, 1), -(-rows * images // 16)))
