@@ -22,7 +22,7 @@ from graphsr.ir import Node, TensorType
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from .layout import transpose, zero_halo
-from .row import BAND_BYTES, load_row, over_row, store_row
+from .row import bands_of, load_row, over_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -126,10 +126,10 @@ def move(plan: Planner, node: Node, x: Buffer, y: Buffer, axes: Sequence[Axis], 
     for i, axis in enumerate(outer):
         arguments |= {f"size{i}": axis.size, f"x_step{i}": axis.x_step, f"y_step{i}": axis.y_step}
         rows *= axis.size
-    each = max(1, min(BAND_BYTES // row_bytes, -(-rows // 16)))
+    units, each = bands_of(rows, row_bytes)
     arguments |= {"x_start": x_start, "y_start": y_start, "count": rows, "rows": each}
     everything: dict[str, Argument] = {"x": x, "y": y, **arguments}
-    plan.call(node, Move(len(outer), inner), everything, -(-rows // each), label=f"move by {inner}s")
+    plan.call(node, Move(len(outer), inner), everything, units, label=f"move by {inner}s")
 
 
 def move_or_view(plan: Planner, node: Node, axes: Sequence[Axis], x_start: int) -> None:

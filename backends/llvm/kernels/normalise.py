@@ -19,10 +19,10 @@ from graphsr.ops import GroupNorm, InstanceNorm, L1Norm, L2Norm, LayerNorm, RmsN
 from graphsr.ops.reduce import normal_axes
 
 from ..kernel import Argument, Kernel
-from ..loops import FLOAT, I64, LANES, PTR, Function, Value
+from ..loops import FLOAT, I64, PTR, Function, Value
 from .folding import Folding
 from .reduce import fold_run, in_chunks
-from .row import BAND_BYTES, load_row, over_row, store_row
+from .row import around, bands_of, columns_of, columns_of_unit, load_row, over_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -103,10 +103,8 @@ class NormaliseColumns(Kernel):
         return {"x": PTR, "y": PTR, "eps": FLOAT, **dict.fromkeys(("size", "inner", "each"), I64)}
 
     def body(self, k: Function, target: Target) -> None:
-        pieces = (k["inner"] + (k["each"] - 1)) // k["each"]
-        start = k.unit % pieces * k["each"]
-        at = (k.unit // pieces * k["size"] * k["inner"] + start) * 4
-        width = k.minimum(k["each"], k["inner"] - start)
+        outer, start, width = columns_of_unit(k, k["each"])
+        at = (outer * k["size"] * k["inner"] + start) * 4
         over_row(k, width, lambda i, mask: self._column(k, k["x"] + at + i * 4, k["y"] + at + i * 4, mask))
 
     def _column(self, k: Function, x: Value, y: Value, mask: Value | None) -> None:
@@ -154,31 +152,21 @@ def lower(plan: Planner, node: Node) -> None:
 
 def _rows(plan: Planner, node: Node, kernel: NormaliseRows, eps: float, rows: int, runs: int, width: int) -> None:
     size = runs * width
-    each = max(1, min(BAND_BYTES // (8 * size), -(-rows // 16)))
+    units, each = bands_of(rows, 8 * size)
     groups = node.type.dims[1] // runs if kernel.scaled_by == CHANNELS else 1
     arguments: dict[str, Argument] = dict(zip(("x", "scale", "bias"), map(plan.planar, node.inputs), strict=False))
     arguments |= {"y": plan.new_planar(node), "eps": eps, "size": float(size)}
     arguments |= {"rows": rows, "runs": runs, "width": width, "groups": groups, "each": each}
-    plan.call(node, kernel, arguments, -(-rows // each), label="normalise rows")
+    plan.call(node, kernel, arguments, units, label="normalise rows")
 
 
 def _norm(plan: Planner, node: Node, op: L1Norm | L2Norm) -> None:
-    from ..plan import NoKernel
-
     shape, divisor = node.type.dims, L1 if isinstance(op, L1Norm) else L2
-    axes = normal_axes(op.axes, len(shape))
-    if not axes or axes != tuple(range(axes[0], axes[-1] + 1)):
-        raise NoKernel(f"the axes {op.axes} are not neighbours")
-    outer, size, inner = (prod(shape[a] for a in part) for part in _parts(axes, len(shape)))
+    outer, size, inner = around(shape, normal_axes(op.axes, len(shape)))
     if inner == 1:
         _rows(plan, node, NormaliseRows(divisor, NOTHING, bias=False), op.eps, outer, 1, size)
         return
-    each = max(LANES, BAND_BYTES // (8 * size) // LANES * LANES)
+    pieces, each = columns_of(inner, 8 * size)
     arguments: dict[str, Argument] = {"x": plan.planar(node.inputs[0]), "y": plan.new_planar(node), "eps": op.eps}
     arguments |= {"size": size, "inner": inner, "each": each}
-    plan.call(node, NormaliseColumns(divisor), arguments, outer * -(-inner // each), label="normalise columns")
-
-
-def _parts(axes: tuple[int, ...], rank: int) -> tuple[range, range, range]:
-    """The axes before, among and behind neighbouring ones."""
-    return range(axes[0]), range(axes[0], axes[-1] + 1), range(axes[-1] + 1, rank)
+    plan.call(node, NormaliseColumns(divisor), arguments, outer * pieces, label="normalise columns")

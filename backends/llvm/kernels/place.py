@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 from graphsr.ir import Node
@@ -21,7 +20,7 @@ from ..kernel import Argument, Kernel
 from ..loops import I32, I64, IVECTOR, LANES, PTR, Function, Value
 from .folding import Folding
 from .math import LONGS
-from .row import BAND_BYTES, load_row, over_row
+from .row import around, bands_of, columns_of, columns_of_unit, load_row, over_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -105,11 +104,9 @@ class PlaceInColumns(Kernel):
         return {"x": PTR, "y": PTR, **dict.fromkeys(("size", "inner", "each"), I64)}
 
     def body(self, k: Function, target: Target) -> None:
-        pieces = (k["inner"] + (k["each"] - 1)) // k["each"]
-        outer, start = k.unit // pieces, k.unit % pieces * k["each"]
+        outer, start, width = columns_of_unit(k, k["each"])
         x = k["x"] + (outer * k["size"] * k["inner"] + start) * 4
         y = k["y"] + (outer * k["inner"] + start) * 8
-        width = k.minimum(k["each"], k["inner"] - start)
         over_row(k, width, lambda i, mask: self._columns(k, x + i * 4, y + i * 8, mask))
 
     def _columns(self, k: Function, x: Value, y: Value, mask: Value | None) -> None:
@@ -134,14 +131,13 @@ def lower(plan: Planner, node: Node) -> None:
     if source.type.dtype != "float32":
         raise NoKernel(f"only float32, not {source.type.dtype}")
     shape, search = source.type.dims, Search("max" if isinstance(op, ArgMax) else "min", op.last)
-    axis = op.axis % len(shape)
-    outer, size, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    outer, size, inner = around(shape, (op.axis % len(shape),))
     arguments: dict[str, Argument] = {"x": plan.planar(source), "y": plan.new_planar(node), "size": size}
     if inner == 1:
-        each = max(1, min(BAND_BYTES // (4 * size), -(-outer // 16)))
+        units, each = bands_of(outer, 4 * size)
         arguments |= {"rows": outer, "each": each}
-        plan.call(node, PlaceInRows(search), arguments, -(-outer // each), label="place in rows")
+        plan.call(node, PlaceInRows(search), arguments, units, label="place in rows")
     else:
-        each = max(LANES, BAND_BYTES // (4 * size) // LANES * LANES)
+        pieces, each = columns_of(inner, 4 * size)
         arguments |= {"inner": inner, "each": each}
-        plan.call(node, PlaceInColumns(search), arguments, outer * -(-inner // each), label="place in columns")
+        plan.call(node, PlaceInColumns(search), arguments, outer * pieces, label="place in columns")

@@ -38,7 +38,7 @@ from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from .folding import Folding
 from .math import log_
 from .move import contiguous
-from .row import BAND_BYTES, load_row, over_row, store_row
+from .row import bands_of, columns_of, columns_of_unit, load_row, over_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -133,10 +133,8 @@ class Reduce(Kernel):
             with k.loop(k.minimum(k["span"], k["count"] - first)) as i:
                 self._one(k, first + i)
             return
-        pieces = (k["inner"] + (k["span"] - 1)) // k["span"]
-        row, start = k.unit // pieces, k.unit % pieces * k["span"]
+        row, start, width = columns_of_unit(k, k["span"])
         x, y = self._place(k, row) + start * 4, k["y"] + (row * k["inner"] + start) * 4
-        width = k.minimum(k["span"], k["inner"] - start)
         whole = width & -WIDE
         with k.loop(whole, step=WIDE) as at:
             self._side_by_side(k, x + at * 4, y + at * 4, [None] * UNROLL)
@@ -287,11 +285,10 @@ def _lower_planar(plan: Planner, node: Node, formula: Formula, axes: tuple[int, 
         for a, (size, step) in enumerate(sizes):
             arguments |= {f"{name}{a}": size, f"{name}{a}_step": step}
     if inner_reduced:
-        span = max(1, min(BAND_BYTES // (4 * inner * behind), -(-count // 16)))
-        units = -(-count // span)
+        units, span = bands_of(count, 4 * inner * behind)
     else:
-        span = max(WIDE, BAND_BYTES // (4 * behind) // WIDE * WIDE)
-        units = count * -(-inner // span)
+        pieces, span = columns_of(inner, 4 * behind, WIDE)
+        units = count * pieces
     arguments["span"] = span
     plan.call(node, kernel, arguments, units, label=f"reduce {formula.kind}")
 

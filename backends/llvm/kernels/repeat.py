@@ -24,7 +24,7 @@ from graphsr.ops import Gather, Roll, Tile
 from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I64, PTR, Function, Value
 from .move import Axis, contiguous, move, move_or_view, words
-from .row import BAND_BYTES, load_row, over_row, store_row
+from .row import bands_of, load_row, over_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -140,7 +140,7 @@ def _table(indices: Array, size: int) -> Array:
 def _take(plan: Planner, node: Node, table: Array, outer: int, size: int, run: int) -> None:
     single = run == 1
     count, nbytes = (outer, 4 * len(table)) if single else (outer * len(table), 4 * run)
-    each = max(1, min(BAND_BYTES // nbytes, -(-count // 16)))
+    units, each = bands_of(count, nbytes)
     arguments: dict[str, Argument] = {"x": plan.planar(node.inputs[0]), "y": plan.new_planar(node), "table": table}
     arguments |= {"outer": outer, "size": size, "indices": len(table), "run": run, "each": each}
-    plan.call(node, TakeRuns(single), arguments, -(-count // each), label="move by a table")
+    plan.call(node, TakeRuns(single), arguments, units, label="move by a table")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -98,8 +99,31 @@ def even_parts(count: int, most: int) -> tuple[int, int]:
 
 def bands_of(rows: int, row_bytes: int, images: int = 1) -> tuple[int, int]:
     """(bands, rows of each): about `BAND_BYTES` each, but enough of them that threads share even a small image."""
-    size = max(1, min(BAND_BYTES // max(row_bytes, 1), -(-rows * images // 16)))
-    return -(-rows // min(size, rows)), min(size, rows)
+    size = max(1, min(rows, BAND_BYTES // max(row_bytes, 1), -(-rows * images // 16)))
+    return -(-rows // size), size
+
+
+def columns_of(inner: int, column_bytes: int, width: int = LANES) -> tuple[int, int]:
+    """(pieces, columns of each) of what lies side by side: about `BAND_BYTES` each, in whole steps of `width`."""
+    size = max(width, BAND_BYTES // max(column_bytes, 1) // width * width)
+    return -(-inner // size), size
+
+
+def columns_of_unit(k: Function, each: Value) -> tuple[Value, Value, Value]:
+    """x[outer, size, inner], of which a unit takes `each` of the inner positions: (which outer one, first of the inner
+    ones, how many)."""
+    pieces = (k["inner"] + (each - 1)) // each
+    start = k.unit % pieces * each
+    return k.unit // pieces, start, k.minimum(each, k["inner"] - start)
+
+
+def around(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int]:
+    """(outer, size, inner): elements before, along and behind neighbouring axes. Raises `NoKernel` for others."""
+    from ..plan import NoKernel
+
+    if not axes or axes != tuple(range(axes[0], axes[-1] + 1)):
+        raise NoKernel(f"the axes {axes} are not neighbours")
+    return prod(shape[: axes[0]]), prod(shape[a] for a in axes), prod(shape[axes[-1] + 1 :])
 
 
 def permute(k: Function, sources: Sequence[Value], picks: Sequence[Pick]) -> Value:

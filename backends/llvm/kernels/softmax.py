@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from graphsr.ir import Node
@@ -23,7 +23,7 @@ from ..loops import FLOAT, I64, LANES, PTR, Function, Value
 from .folding import Folding
 from .math import exp, log_
 from .reduce import fold_run, in_chunks
-from .row import BAND_BYTES, load_row, over_row, store_row
+from .row import around, bands_of, columns_of, columns_of_unit, load_row, over_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -172,8 +172,7 @@ class SoftmaxColumns(Kernel):
         return {"x": PTR, "y": PTR, "temperature": FLOAT, **dict.fromkeys(("size", "inner", "each"), I64)}
 
     def body(self, k: Function, target: Target) -> None:
-        pieces = (k["inner"] + (k["each"] - 1)) // k["each"]
-        outer, start = k.unit // pieces, k.unit % pieces * k["each"]
+        outer, start, width = columns_of_unit(k, k["each"])
         row = outer * k["size"] * k["inner"]
         x = k["x"] + (row + start) * 4
         y = k["y"] + ((outer * k["inner"] if self.result == TOTAL else row) + start) * 4
@@ -181,7 +180,7 @@ class SoftmaxColumns(Kernel):
         def columns(i: Value, mask: Value | None) -> None:
             emit(k, self.result, Columns(k, x + i * 4, y + i * 4, k["size"], k["inner"] * 4, mask), self.heated)
 
-        over_row(k, k.minimum(k["each"], k["inner"] - start), columns)
+        over_row(k, width, columns)
 
 
 def lower(plan: Planner, node: Node) -> None:
@@ -193,9 +192,7 @@ def lower(plan: Planner, node: Node) -> None:
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
     axes = normal_axes(op.axes if isinstance(op, ReduceLogSumExp) else (op.axis,), len(shape))
-    if not axes or axes != tuple(range(axes[0], axes[-1] + 1)):
-        raise NoKernel(f"the axes {axes} are not neighbours")
-    outer, size, inner = prod(shape[: axes[0]]), prod(shape[a] for a in axes), prod(shape[axes[-1] + 1 :])
+    outer, size, inner = around(shape, axes)
     if size == 0:
         raise NoKernel("nothing to reduce")
     result = SOFTMAX if isinstance(op, Softmax) else LOGARITHM if isinstance(op, LogSoftmax) else TOTAL
@@ -203,16 +200,11 @@ def lower(plan: Planner, node: Node) -> None:
     arguments: dict[str, Argument] = {"x": plan.planar(node.inputs[0]), "y": plan.new_planar(node)}
     arguments |= {"temperature": temperature, "size": size}
     if inner == 1:
-        each = max(1, min(BAND_BYTES // (16 * size), -(-outer // 16)))
+        units, each = bands_of(outer, 16 * size)
         arguments |= {"rows": outer, "each": each}
-        plan.call(node, SoftmaxRows(result, temperature != 1), arguments, -(-outer // each), label=f"{result} of rows")
+        plan.call(node, SoftmaxRows(result, temperature != 1), arguments, units, label=f"{result} of rows")
     else:
-        each = max(LANES, BAND_BYTES // (16 * size) // LANES * LANES)
+        pieces, each = columns_of(inner, 16 * size)
         arguments |= {"inner": inner, "each": each}
-        plan.call(
-            node,
-            SoftmaxColumns(result, temperature != 1),
-            arguments,
-            outer * -(-inner // each),
-            label=f"{result} of columns",
-        )
+        kernel = SoftmaxColumns(result, temperature != 1)
+        plan.call(node, kernel, arguments, outer * pieces, label=f"{result} of columns")
