@@ -25,6 +25,8 @@ MOST_NODES = 25_000
 """After inlining: a file of a kilobyte can ask for more than any machine has."""
 DEEPEST = 64
 DEFAULT_DOMAINS = ("", "ai.onnx")
+REVISED = ("GroupNormalization",)
+"""Operators whose deprecated form is read: a newer form of the same name means something else."""
 CONTROL = ("If",)
 """Operators that have graphs as attributes, and are read here."""
 MOST_REASONS = 50
@@ -249,7 +251,7 @@ class _Body:
             schema = _form(node.op_type, self.versions[""])
         except onnx.defs.SchemaError:
             raise ModelError(f"operator set {self.versions['']} has no such operator") from None
-        if schema.deprecated:
+        if schema.deprecated and node.op_type not in REVISED:
             raise ModelError(f"the operator is deprecated since operator set {schema.since_version}")
         for name, a in given.items():
             if name not in schema.attributes:
@@ -282,6 +284,8 @@ class _Body:
                 return tuple(float(f) for f in a.floats)
             case AttributeProto.INTS:
                 return tuple(int(i) for i in a.ints)
+            case AttributeProto.STRINGS:
+                return tuple(text.decode("utf-8", "backslashreplace") for text in a.strings)
             case AttributeProto.TENSOR:
                 return self.builder.source.array(a.t, f"attribute {name}")
         raise ModelError(f"attribute {name} is of a kind that is not supported")

@@ -12,13 +12,29 @@ from graphsr.model import Model
 from graphsr.op import Array
 from graphsr.verify import verify
 
-from . import onnx_ops_conv, onnx_ops_elementwise, onnx_ops_index, onnx_ops_reduce, onnx_ops_resize, onnx_ops_shape
+from . import (
+    onnx_ops_conv,
+    onnx_ops_elementwise,
+    onnx_ops_index,
+    onnx_ops_recurrent,
+    onnx_ops_reduce,
+    onnx_ops_resize,
+    onnx_ops_shape,
+)
 from .byte_source import open_source
 from .onnx_graph import Builder
 from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, read_model
 from .onnx_values import OpenValueError
 
-FAMILIES = (onnx_ops_conv, onnx_ops_elementwise, onnx_ops_index, onnx_ops_reduce, onnx_ops_resize, onnx_ops_shape)
+FAMILIES = (
+    onnx_ops_conv,
+    onnx_ops_elementwise,
+    onnx_ops_index,
+    onnx_ops_recurrent,
+    onnx_ops_reduce,
+    onnx_ops_resize,
+    onnx_ops_shape,
+)
 """The modules that fill the table of operators."""
 
 

@@ -14,6 +14,7 @@ from graphsr.ops import (
     BatchNorm,
     Dense,
     Div,
+    Expand,
     Full,
     GroupNorm,
     Hardmax,
@@ -68,8 +69,9 @@ def _reduction(kind: type[Reduction], input_since: int, empty: float | None) -> 
     def translate(call: Call) -> Node:
         x = call.x()
         axes = call.attr("axes") if call.version < input_since else call.ints_from(1)
+        none_is_all = not call.attr("noop_with_empty_axes", 0)
         if not axes:
-            axes = () if call.attr("noop_with_empty_axes", 0) else tuple(range(x.type.rank))
+            axes = tuple(range(x.type.rank)) if none_is_all else ()
         op = kind(tuple(axes), bool(call.attr("keepdims")))
         if empty is not None and any(x.type.shape[a] == 0 for a in normal_axes(op.axes, x.type.rank)):
             if x.type.dtype.startswith(("int", "uint")):
@@ -205,11 +207,25 @@ def rms_normalization(call: Call) -> Node:
 
 @operator("GroupNormalization")
 def group_normalization(call: Call) -> Node:
-    """Scale and bias per channel; per group in version 18, which is not supported."""
-    if call.version < 21:
-        raise ModelError("version 18, with a scale per group, is not supported: export with operator set 21")
+    """| since | |
+    |---|---|
+    | 18 | scale and bias per group |
+    | 21 | scale and bias per channel; `stash_type` |
+    """
     call.only("stash_type", 1)
-    return call(GroupNorm(call.attr("num_groups"), call.attr("epsilon")), *call.all())
+    x, groups, parameters = call.x(), call.attr("num_groups"), call.all()[1:]
+    if call.version < 21:
+        parameters = tuple(_per_channel(call, each, groups) for each in parameters)
+    return call(GroupNorm(groups, call.attr("epsilon")), x, *parameters)
+
+
+def _per_channel(call: Call, parameter: Node, groups: int) -> Node:
+    """[groups] -> [C], each value once for every channel of its group."""
+    channels = call.known(call.x().type.shape[1], "the number of channels")
+    if parameter.type.shape != (groups,) or channels % groups:
+        raise ModelError(f"{parameter.type} is no value for each of {groups} groups of {channels} channels")
+    columns = call(Expand((groups, channels // groups)), call(Reshape((groups, 1)), parameter))
+    return call(Reshape((channels,)), columns)
 
 
 @operator("MeanVarianceNormalization")

@@ -18,7 +18,8 @@ Where Xor"""
 TIER_3 = """CenterCropPad CumSum Einsum GatherElements GatherND Gelu GroupNormalization IsInf IsNaN LayerNormalization
 MeanVarianceNormalization OneHot RMSNormalization Scatter ScatterElements ScatterND SwiGLU Tan TopK Trilu"""
 """As far as they are read."""
-OPERATORS = {*TIER_1.split(), *TIER_2.split(), *TIER_3.split()}
+RECURRENT = "GRU LSTM RNN"
+OPERATORS = {*TIER_1.split(), *TIER_2.split(), *TIER_3.split(), *RECURRENT.split()}
 REFUSED = re.compile(r"scatter.*_(mul|multiply|max|min)(_|$)")
 """Reductions that do not add."""
 DTYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}

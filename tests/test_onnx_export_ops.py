@@ -72,9 +72,6 @@ NOT_A_RULE = {"input", "const", "fused"}
 """The file has them by itself, and a fused op is written as its parts."""
 NOT_WRITTEN = {"dropout"}
 """Its mask comes of a generator of 64-bit integers that ONNX has no operator for; inference has no dropout."""
-NOT_READ = {"simple_rnn", "lstm", "gru", "is_nan", "is_inf"}
-"""Written as RNN, LSTM, GRU, IsNaN and IsInf, which our importer does not read."""
-
 WRITTEN = sorted(set(LAYERS) - NOT_WRITTEN)
 FEW = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -106,7 +103,7 @@ def test_layers(name: str, data: st.DataObject) -> None:
         onnx.checker.check_model(onnx_model(drawn.graph), full_check=True)
 
 
-@pytest.mark.parametrize("name", sorted(set(WRITTEN) - NOT_READ))
+@pytest.mark.parametrize("name", WRITTEN)
 @FEW
 @given(st.data())
 def test_layers_are_read_back(name: str, data: st.DataObject) -> None:
