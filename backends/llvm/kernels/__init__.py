@@ -36,6 +36,8 @@ LOWER: dict[str, str] = {
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad", "pad_nd"), "shape"),
     **dict.fromkeys(("tile", "roll", "gather"), "repeat"),
+    **dict.fromkeys(("simple_rnn", "rnn", "lstm", "gru"), "recurrent"),
+    **dict.fromkeys(("yolo_head", "gaussian_yolo_head", "region_head", "grid_head"), "detection"),
     "conv_transpose2d": "conv_transpose",
     **dict.fromkeys(("conv_nd", "max_pool_nd", "avg_pool_nd"), "signals"),
 }

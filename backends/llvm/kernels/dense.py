@@ -65,33 +65,9 @@ class DensePlanar(Kernel):
         with k.loop(k.minimum(k["count"], group + ROWS_IN_UNIT), start=group, step=self.rows) as m:
             last = k["count"] - 1
             rows = [k["x"] + k.minimum(m + r, last) * k["inputs"] * 4 for r in range(self.rows)]
-            total = self._product(k, rows, w)
+            total = product(k, rows, w, k["inputs"], self.vectors, self.split)
             for v in range(self.vectors):
                 self._write(k, total[v :: self.vectors], m, panel * self.vectors + v)
-
-    def _product(self, k: Function, rows: list[Value], w: Value) -> list[Value]:
-        """[rows · vectors] sums over all inputs."""
-        whole = k["inputs"] & -UNROLL
-        zeros = [k.vector(0.0)] * (self.rows * self.vectors)
-
-        @k.fold(whole, zeros * self.split, step=UNROLL)
-        def parts(i: Value, parts: list[Value]) -> list[Value]:
-            for u in range(UNROLL):
-                at = u % self.split * len(zeros)
-                part = parts[at : at + len(zeros)]
-                new = register_tile_at(k, part, [row + i * 4 for row in rows], w + (i + u) * self.line, [4 * u])
-                parts[at : at + len(zeros)] = new
-            return parts
-
-        total = parts[: len(zeros)]
-        for at in range(len(zeros), len(parts), len(zeros)):
-            total = [a + b for a, b in zip(total, parts[at:], strict=False)]
-
-        @k.fold(k["inputs"], total, start=whole)
-        def all_of_it(i: Value, total: list[Value]) -> list[Value]:
-            return register_tile_at(k, total, [row + i * 4 for row in rows], w + i * self.line, [0])
-
-        return all_of_it
 
     def _write(self, k: Function, column: list[Value], m: Value, block: Value) -> None:
         """One vector of outputs of R rows."""
@@ -110,6 +86,32 @@ class DensePlanar(Kernel):
             k.store_some(y, k["y"] + at, mask)
 
 
+def product(k: Function, rows: list[Value], w: Value, inputs: Value, vectors: int, split: int) -> list[Value]:
+    """[rows · vectors] sums over all inputs: rows[r][i] · w[i][vector]; each sum in `split` parts."""
+    whole = inputs & -UNROLL
+    zeros = [k.vector(0.0)] * (len(rows) * vectors)
+    line = vectors * VECTOR_BYTES
+
+    @k.fold(whole, zeros * split, step=UNROLL)
+    def parts(i: Value, parts: list[Value]) -> list[Value]:
+        for u in range(UNROLL):
+            at = u % split * len(zeros)
+            part = parts[at : at + len(zeros)]
+            new = register_tile_at(k, part, [row + i * 4 for row in rows], w + (i + u) * line, [4 * u])
+            parts[at : at + len(zeros)] = new
+        return parts
+
+    total = parts[: len(zeros)]
+    for at in range(len(zeros), len(parts), len(zeros)):
+        total = [a + b for a, b in zip(total, parts[at:], strict=False)]
+
+    @k.fold(inputs, total, start=whole)
+    def all_of_it(i: Value, total: list[Value]) -> list[Value]:
+        return register_tile_at(k, total, [row + i * 4 for row in rows], w + i * line, [0])
+
+    return all_of_it
+
+
 def lower(plan: Planner, node: Node) -> None:
     """With constant weights; the epilogue of a fused layer is part of it."""
     from ..plan import NoKernel
@@ -124,23 +126,41 @@ def lower(plan: Planner, node: Node) -> None:
         raise NoKernel("weights are not constant")
     if fused.activation is not None and not has_activation(fused.activation):
         raise NoKernel(f"no code for {fused.activation.name} in an epilogue")
+    matrix_product = layer(plan, fused, weight, bias[0] if bias else None, node.type.nbytes)
+    values: dict[str, Argument] = {"x": plan.planar(x)}
+    if fused.residual is not None:
+        values |= {"r": plan.planar(node.inputs[-1]), "alpha": fused.residual.alpha, "beta": fused.residual.beta}
+    values["y"] = plan.new_planar(node)
+    matrix_product.call(plan, node, values, "matrix product")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A call but for the values that come and go: `x`, `y` and the residual."""
+
+    kernel: DensePlanar
+    parameters: Mapping[str, Argument]
+    units: int
+
+    def call(self, plan: Planner, node: Node, values: Mapping[str, Argument], label: str) -> None:
+        """Add it for these values."""
+        plan.call(node, self.kernel, {**self.parameters, **values}, self.units, label=label)
+
+
+def layer(plan: Planner, fused: Fused, weight: Node, bias: Node | None, y_bytes: int) -> Layer:
+    """The kernel for an output of so many bytes, with its parameters."""
     outputs, inputs = weight.type.dims
-    count = node.type.nbytes // (4 * outputs)
+    count = y_bytes // (4 * outputs)
     widest, rows = _register_tile(plan.target)
     vectors = min(widest, -(-outputs // LANES))
     rows, split = (1, rows) if count == 1 else (rows, 1)
-    kernel = DensePlanar(rows, vectors, split, bool(bias), fused.residual is not None, fused.activation)
+    kernel = DensePlanar(rows, vectors, split, bias is not None, fused.residual is not None, fused.activation)
     panels = -(-outputs // (vectors * LANES))
-    arguments: dict[str, Argument] = {"x": plan.planar(x), "inputs": inputs, "outputs": outputs}
-    arguments |= {"count": count, "panels": panels}
+    arguments: dict[str, Argument] = {"inputs": inputs, "outputs": outputs, "count": count, "panels": panels}
     arguments["w"] = plan.weight(weight.value, f"dense {vectors}", lambda w: _pack(w, vectors))
-    if bias:
-        arguments["b"] = plan.weight(bias[0].value, f"dense {vectors}", lambda b: _pack(b[:, None], vectors))
-    if fused.residual is not None:
-        arguments["r"] = plan.planar(node.inputs[-1])
-        arguments |= {"alpha": fused.residual.alpha, "beta": fused.residual.beta}
-    arguments["y"] = plan.new_planar(node)
-    plan.call(node, kernel, arguments, panels * -(-count // ROWS_IN_UNIT), label="matrix product")
+    if bias is not None:
+        arguments["b"] = plan.weight(bias.value, f"dense {vectors}", lambda b: _pack(b[:, None], vectors))
+    return Layer(kernel, arguments, panels * -(-count // ROWS_IN_UNIT))
 
 
 def _register_tile(target: Target) -> tuple[int, int]:
