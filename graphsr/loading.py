@@ -47,7 +47,8 @@ class Format(Importer, Protocol):
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
     """Load a network from a file, or an embedded one by name ("wdsr-x2", "wdsr-x4").
 
-    The kind of file is recognised by its content and suffix. Options belong to the importer: for checkpoints
+    The kind of file is recognised by its content and suffix; importers are asked in the order of their names, and those
+    after the first that reads the file are not even imported. Options belong to the importer: for checkpoints
     `res_scale`, `input_range`, `mean`, `shuffle`, `scale`.
 
     Raises `ModelError` when there is no such file or model, when no importer reads it, and when the importer
@@ -55,10 +56,10 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     """
     with _model_file(path) as file:
         head = _head(file)
-        found = [importer for importer in importers().values() if importer.matches(file, head)]
-        if not found:
+        found = next((importer for _, importer in _in_turn() if importer.matches(file, head)), None)
+        if found is None:
             raise ModelError(f"{path}: not a model file that graphsr reads.\n{supported()}")
-        return found[0].load(file, **options)
+        return found.load(file, **options)
 
 
 def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
@@ -83,13 +84,17 @@ def writers() -> dict[str, Format]:
 
 def importers() -> dict[str, Importer]:
     """The installed importers by name. Raises `ModelError` when one cannot be imported."""
-    found: dict[str, Importer] = {}
+    return dict(_in_turn())
+
+
+def _in_turn() -> Iterator[tuple[str, Importer]]:
+    """The installed importers, each imported when it is asked for."""
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
-            found[entry.name] = entry.load()
+            importer: Importer = entry.load()
         except (ImportError, AttributeError) as error:  # the module, or the name in it
             raise ModelError(f"importer {entry.name!r} ({entry.value}) cannot be loaded: {error}") from error
-    return found
+        yield entry.name, importer
 
 
 def embedded() -> list[str]:

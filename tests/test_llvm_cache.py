@@ -10,17 +10,24 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mutation import mutants
 
+from graphsr.backends.llvm import backend as backend_module
 from graphsr.backends.llvm import cache
 from graphsr.backends.llvm.jit import compile_ir
-from graphsr.backends.llvm.target import host, named
+from graphsr.backends.llvm.kernel import Kernel
+from graphsr.backends.llvm.library import Library
+from graphsr.backends.llvm.loops import Function
+from graphsr.backends.llvm.target import Target, host, named
 from graphsr.cli import main
+from graphsr.models import espcn
 
 from support import ROOT
 
@@ -89,6 +96,51 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llvmlite.binding.llvm_version_info", (0, 0, 0))
     keys.append(cache.key(answer(1), named("x86-64-v2")))
     assert len(set(keys)) == len(keys)
+
+
+def output_of_a_network(monkeypatch: pytest.MonkeyPatch) -> dict[int, bytes]:
+    """What a small network computes at a few sizes, as if in a new process."""
+    fresh = Library(host())
+    monkeypatch.setattr(backend_module, "library", lambda _: fresh)
+    executable = espcn(scale=2).compile("llvm", 2)
+    return {n: executable({"input": np.ones((1, 1, n, 2 * n), np.float32)})["output"].tobytes() for n in (1, 9, 40)}
+
+
+def test_a_known_network_is_neither_planned_for_all_sizes_nor_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = output_of_a_network(monkeypatch)
+    for what in ("backend.kernels_of_all_sizes", "library.emit_object", "library.module"):
+        monkeypatch.setattr(f"graphsr.backends.llvm.{what}", lambda *_: pytest.fail(f"{what} again"))
+    assert output_of_a_network(monkeypatch) == first
+
+
+def test_other_sources_are_another_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the code generator is one of the kernels, whatever their descriptions say."""
+    first = output_of_a_network(monkeypatch)
+    entries = len(list(folder.iterdir()))
+    for digest in ("other", None):
+        monkeypatch.setattr("graphsr.backends.llvm.library.digest_of_sources", lambda digest=digest: digest)
+        assert output_of_a_network(monkeypatch) == first
+    assert len(list(folder.iterdir())) == entries + 2  # a network's, and one of IR
+
+
+@dataclass(frozen=True)
+class Nothing(Kernel):
+    """A kernel whose source code is here, not in the package."""
+
+    def slots(self) -> Mapping[str, str]:
+        return {}
+
+    def body(self, k: Function, target: Target) -> None:
+        pass
+
+
+def test_kernels_of_others_are_known_by_their_ir_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Library(host()).add_network("a network", lambda: [Nothing()])
+    asked = []
+    Library(host()).add_network("a network", lambda: asked.append(Nothing()) or asked)
+    assert asked
+    monkeypatch.setattr("graphsr.backends.llvm.jit.emit_object", lambda *_: pytest.fail("compiled again"))
+    Library(host()).add([Nothing()])
 
 
 def test_damaged_entries_are_made_anew(folder: Path) -> None:

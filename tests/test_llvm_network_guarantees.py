@@ -25,7 +25,7 @@ from graphsr.backend import Executable, get_backend
 from graphsr.backends.llvm import backend as backend_module
 from graphsr.backends.llvm import library as library_module
 from graphsr.backends.llvm.backend import LlvmBackend
-from graphsr.backends.llvm.jit import compile_ir
+from graphsr.backends.llvm.jit import compile_ir, emit_object
 from graphsr.backends.llvm.library import Library
 from graphsr.model import Model
 from graphsr.models import edsr, srresnet, wdsr_a, wdsr_b
@@ -305,11 +305,16 @@ SIZES = [
 def test_a_new_size_compiles_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[str] = []
 
-    def count(text: str, *arguments: object) -> object:
-        compiled.extend(re.findall(r"^define [^@]*@(\w+)", text, re.MULTILINE))
-        return compile_ir(text, *arguments)  # type: ignore[arg-type]
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def count(text: str, *arguments: object) -> object:
+            compiled.extend(re.findall(r"^define [^@]*@(\w+)", text, re.MULTILINE))
+            return function(text, *arguments)
 
-    monkeypatch.setattr(library_module, "compile_ir", count)
+        return count
+
+    monkeypatch.setenv("GRAPHSR_CACHE", "0")
+    monkeypatch.setattr(library_module, "compile_ir", counted(compile_ir))
+    monkeypatch.setattr(library_module, "emit_object", counted(emit_object))
     fresh = Library(LlvmBackend().target)
     monkeypatch.setattr(backend_module, "library", lambda _: fresh)
     run = network(name).compile("llvm", 2)

@@ -12,6 +12,7 @@ from graphsr.errors import BackendError
 from graphsr.ir import Graph
 from graphsr.ops.winograd import ERROR
 from graphsr.passes import DEFAULT, Pass, choose_conv_algorithm
+from graphsr.textform import print_graph
 from graphsr.threads import processors
 
 from ..weights import WeightCache
@@ -72,7 +73,8 @@ class LlvmBackend(Backend):
 
     def prepare(self, graph: Graph, threads: int) -> None:
         """Compile the kernels of all sizes, so that a new one compiles nothing."""
-        library(self.target).add(kernels_of_all_sizes(graph, self.target, threads, self.keep))
+        network = f"{print_graph(graph)}\n{threads} threads, {self.options}"
+        library(self.target).add_network(network, lambda: kernels_of_all_sizes(graph, self.target, threads, self.keep))
 
     def program(self, graph: Graph, threads: int) -> LlvmProgram:
         kernels = library(self.target)

@@ -79,13 +79,27 @@ def compile_ir(text: str, target: Target, *, cached: bool = True) -> Code:
     key = objects.key(text, target)
     _show(text, target, key)
     image = objects.load(key) if cached else None
-    symbols = tuple(_DEFINITION.findall(text))
     if image is None:
         image = emit_object(text, target)
         if cached:
             objects.store(key, image)
+    return link(image, defined(text), text)
+
+
+def link(image: bytes, symbols: tuple[str, ...], text: str = "") -> Code:
+    """Place object code in this process; `text` is the IR that it was made from, for error messages. Thread-safe."""
     with _llvm(text):
         return Code(image, symbols)
+
+
+def defined(text: str) -> tuple[str, ...]:
+    """Names of the functions that IR defines for others."""
+    return tuple(_DEFINITION.findall(text))
+
+
+def is_shown() -> bool:
+    """Whether somebody wants to read what is compiled."""
+    return os.environ.get("GRAPHSR_DEBUG") in ("3", "4") or bool(os.environ.get("GRAPHSR_DUMP"))
 
 
 def emit_object(text: str, target: Target) -> bytes:
@@ -155,10 +169,9 @@ def _where(text: str, message: str) -> str:
 
 
 def _show(text: str, target: Target, key: str) -> None:
-    level = os.environ.get("GRAPHSR_DEBUG", "0")
-    folder = os.environ.get("GRAPHSR_DUMP")
-    if level not in ("3", "4") and not folder:
+    if not is_shown():
         return
+    level, folder = os.environ.get("GRAPHSR_DEBUG"), os.environ.get("GRAPHSR_DUMP")
     first = next(iter(_DEFINITION.findall(text)), "module")
     if level in ("3", "4"):
         print(f"; graphsr: IR of {first} for {target.name}\n{text}", file=sys.stderr)

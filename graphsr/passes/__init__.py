@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from graphsr.errors import GraphError
-from graphsr.ir import Graph
+from graphsr.ir import Graph, Node
 from graphsr.passes.choose_conv_algorithm import choose_conv_algorithm
 from graphsr.passes.fold_batchnorm import fold_batchnorm
 from graphsr.passes.fold_constants import fold_constants
@@ -53,16 +53,18 @@ DEFAULT: tuple[Pass, ...] = (
 
 def run_passes(graph: Graph, passes: Sequence[Pass]) -> Graph:
     """Apply the passes in order, verifying after each. A pass is a function, or a `functools.partial` of one."""
+    known: set[Node] = set()
     for number, apply in enumerate(passes):
         name: str = getattr(apply, "func", apply).__name__
         before = graph
         try:
             graph = apply(before)
-            verify(graph)
+            verify(graph, known)
         except GraphError as error:
             raise GraphError(
                 f"pass {name} failed: {error}\n--- before {name}\n{before}\n--- after {name}\n{graph}"
             ) from error
+        known.update(graph.nodes())
         if os.environ.get("GRAPHSR_DEBUG", "0") not in ("", "0"):
             change = "no change" if graph is before else f"{sum(1 for _ in graph.nodes())} nodes"
             print(f"graphsr: pass {name}: {change}", file=sys.stderr)
