@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import AttributeProto
 
@@ -15,7 +16,7 @@ from graphsr.ir import Graph, Node
 from graphsr.op import Array
 
 from .onnx_call import OPERATORS, Call
-from .onnx_reader import Source
+from .onnx_reader import Source, holds_half
 from .onnx_types import input_type
 from .onnx_values import OpenValueError, Values
 
@@ -52,9 +53,11 @@ class Builder:
     reasons: list[str] = field(default_factory=list)
     open: list[OpenValueError] = field(default_factory=list)
     nodes: int = 0
+    half: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.values = Values(self.source.max_memory)
+        self.half = holds_half(self.source.model)
 
     def build(self) -> Graph:
         """The graph. Raises `ModelError` with everything that is not supported, `OpenValueError` when some values that
@@ -71,7 +74,9 @@ class Builder:
             self.reasons.append("sparse initializers are not supported")
         inputs = [self._input(value) for value in model.graph.input if value.name not in weights]
         scope.update((node.name, node) for node in inputs if node is not None)
-        scope.update((name, Node.const(array, name, f"onnx input {name}")) for name, array in self.given.items())
+        scope.update((name, self._value(name, array)) for name, array in self.given.items())
+        if self.half:
+            self._note_halves(model.graph, scope)
         body = _Body(self, functions, versions, ())
         body.run(model.graph.node, scope)
         outputs = {value.name: self._output(scope, value.name) for value in model.graph.output}
@@ -115,6 +120,19 @@ class Builder:
         except (ModelError, GraphError) as error:
             self.reasons.append(str(error))
         return None
+
+    def _value(self, name: str, array: Array) -> Node:
+        """The value of an input, as a constant."""
+        wide = array.astype(np.float32) if array.dtype == np.float16 else array
+        return Node.const(wide, name, f"onnx input {name}")
+
+    def _note_halves(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Which inputs and weights are float16: what is computed from them does not say it any more."""
+        kinds = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+        kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        for name, node in scope.items():
+            if node is not None:
+                self.values.halves[node] = kinds[name] == onnx.TensorProto.FLOAT16
 
     def _output(self, scope: Scope, name: str) -> Node | None:
         if name not in scope:

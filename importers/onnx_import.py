@@ -23,7 +23,7 @@ from . import (
 )
 from .byte_source import open_source
 from .onnx_graph import Builder
-from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, read_model
+from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, holds_half, read_model
 from .onnx_values import OpenValueError
 
 FAMILIES = (
@@ -62,7 +62,10 @@ def import_model(
         architecture=model.graph.name or "ONNX",
         scale=scale,
         input_range=1.0 if input_range is None else float(input_range),
-        inferred={"operator set": ", ".join(f"{i.domain or 'ai.onnx'} {i.version}" for i in model.opset_import)},
+        inferred={
+            "operator set": ", ".join(f"{i.domain or 'ai.onnx'} {i.version}" for i in model.opset_import),
+            **({"float16": WIDENED} if holds_half(model) else {}),
+        },
         assumptions=(ASSUMED_RANGE,) if assumed else (),
         provenance={
             "file": Path(path).name,
@@ -73,6 +76,7 @@ def import_model(
     )
 
 
+WIDENED = "held and computed in float32, inputs and outputs too; only a Cast to float16 rounds"
 ASSUMED_RANGE = "input_range=1: the file does not say which value white has. Set input_range= to change it."
 
 

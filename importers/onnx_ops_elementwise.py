@@ -225,13 +225,23 @@ def cast(call: Call) -> Node:
         if to not in onnx.TensorProto.DataType.keys():  # noqa: SIM118  # no dict
             raise ModelError(f"attribute to={to!r} is no element type")
         to = onnx.TensorProto.DataType.Value(to)
-    return _cast(call, dtype_of(to, "the result"))
+    return _rounded(call) if to == onnx.TensorProto.FLOAT16 else _cast(call, dtype_of(to, "the result"))
 
 
 @operator("CastLike")
 def cast_like(call: Call) -> Node:
+    """In a model with float16, to a float32 that may stand for it, it is refused: whether to round is not known."""
     call.ignore("saturate", "round_mode")
-    return _cast(call, call.x(1).type.dtype)
+    like = call.x(1)
+    halves = call.values.halves
+    if halves and like.type.dtype == "float32" and like not in halves:
+        raise ModelError("in a model with float16 the type of a computed value is not followed: use Cast")
+    return _rounded(call) if halves.get(like) else _cast(call, like.type.dtype)
+
+
+def _rounded(call: Call) -> Node:
+    """The nearest float16, held in float32."""
+    return call(Cast("float32"), call(Cast("float16"), call.x()))
 
 
 def _cast(call: Call, dtype: str) -> Node:

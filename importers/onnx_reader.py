@@ -28,7 +28,7 @@ MAX_MEMORY = 8 << 30
 DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
-    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.FLOAT16: "float32",
     onnx.TensorProto.INT64: "int64",
     onnx.TensorProto.INT32: "int32",
     onnx.TensorProto.INT8: "int8",
@@ -36,7 +36,8 @@ DTYPES: dict[int, str] = {
     onnx.TensorProto.UINT16: "uint16",
     onnx.TensorProto.BOOL: "bool",
 }
-"""The element types that graphs can hold."""
+"""The element types that graphs can hold, and what they are held in: float16 is widened to float32, which has all its
+numbers. Arithmetic is not rounded to float16 in between, and does not overflow there; a Cast to it rounds."""
 
 FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_data"}
 """Where a tensor without raw bytes keeps its elements; all other types are in int32_data."""
@@ -56,15 +57,17 @@ class Source:
         dtype, shape = dtype_of(tensor.data_type, what), tuple(tensor.dims)
         if any(n < 0 for n in shape):
             raise ModelError(f"{what} has a negative size: {list(shape)}")
+        stored = "float16" if tensor.data_type == onnx.TensorProto.FLOAT16 else dtype
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         if sum(self.taken) + nbytes > self.max_memory:
             raise ModelError(f"{what} needs {nbytes} bytes: with it the tensors exceed max_memory={self.max_memory}")
         self.taken.append(nbytes)
+        nbytes = math.prod(shape) * np.dtype(stored).itemsize
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             data = self._external(tensor, nbytes, what)
         else:
-            data = _inline(tensor, dtype, nbytes, what)
-        array = data.view(dtype).reshape(shape)
+            data = _inline(tensor, stored, nbytes, what)
+        array = data.view(stored).reshape(shape).astype(dtype, copy=False)
         if dtype == "bool":
             array = array.view(np.uint8) != 0  # any other byte than 0 and 1 would be an invalid bool
         array.setflags(write=False)
@@ -106,6 +109,23 @@ def parse(data: bytes, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name}: not an ONNX model: it has no graph or imports no operators")
     _check_texts(model, name)
     return model
+
+
+def holds_half(message: Message) -> bool:
+    """Whether anything in the message is declared as float16, or cast to it."""
+    match message:
+        case onnx.TensorProto(data_type=onnx.TensorProto.FLOAT16):
+            return True
+        case onnx.TypeProto.Tensor(elem_type=onnx.TensorProto.FLOAT16):
+            return True
+        case onnx.AttributeProto(name="to", i=onnx.TensorProto.FLOAT16) | onnx.AttributeProto(name="to", s=b"FLOAT16"):
+            return True
+    return any(
+        holds_half(part)
+        for entry, value in message.ListFields()
+        if entry.type == entry.TYPE_MESSAGE
+        for part in ([value] if isinstance(value, Message) else value)
+    )
 
 
 def _check_texts(message: Message, name: str) -> None:

@@ -130,7 +130,10 @@ def reduce(data: st.DataObject, opset: int, shape: tuple[int, ...]) -> Form:
     kind = data.draw(st.sampled_from(kinds))
     axes = data.draw(st.lists(st.integers(0, len(shape) - 1), unique=True, min_size=1))
     made = Form(f"Reduce{kind}", opset, {"keepdims": data.draw(st.sampled_from([0, 1]))})
-    return as_attribute_or_input(made, "axes", axes, 13 if kind == "Sum" else 18)
+    since = 13 if kind == "Sum" else 18
+    if opset >= since:
+        made.attributes["noop_with_empty_axes"] = data.draw(st.sampled_from([0, 1]))
+    return as_attribute_or_input(made, "axes", axes, since)
 
 
 @form
@@ -138,6 +141,16 @@ def batch_norm(data: st.DataObject, opset: int, shape: tuple[int, ...]) -> Form:
     c = shape[1]
     weights = {name: weight(c) for name in ("scale", "bias", "mean")} | {"var": weight(c) ** 2}
     return Form("BatchNormalization", opset, {"epsilon": 1e-3}, weights, "x scale bias mean var")
+
+
+@form
+def group_norm(data: st.DataObject, opset: int, shape: tuple[int, ...]) -> Form:
+    """Scale and bias per group before operator set 21, per channel since."""
+    opset = max(opset, 18)
+    groups = data.draw(st.sampled_from([g for g in range(1, shape[1] + 1) if shape[1] % g == 0]))
+    size = groups if opset < 21 else shape[1]
+    weights = {"scale": weight(size), "bias": weight(size)}
+    return Form("GroupNormalization", opset, {"num_groups": groups, "epsilon": 1e-3}, weights, "x scale bias")
 
 
 @form
