@@ -109,7 +109,7 @@ def output_of_a_network(monkeypatch: pytest.MonkeyPatch) -> dict[int, bytes]:
 def test_a_known_network_is_neither_planned_for_all_sizes_nor_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first = output_of_a_network(monkeypatch)
     for what in ("backend.kernels_of_all_sizes", "library.emit_object", "library.module"):
-        monkeypatch.setattr(f"graphsr.backends.llvm.{what}", lambda *_: pytest.fail(f"{what} again"))
+        monkeypatch.setattr(f"graphsr.backends.llvm.{what}", lambda *_: pytest.fail("once more"))
     assert output_of_a_network(monkeypatch) == first
 
 
@@ -137,7 +137,12 @@ class Nothing(Kernel):
 def test_kernels_of_others_are_known_by_their_ir_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Library(host()).add_network("a network", lambda: [Nothing()])
     asked = []
-    Library(host()).add_network("a network", lambda: asked.append(Nothing()) or asked)
+
+    def kernels() -> list[Kernel]:
+        asked.append(Nothing())
+        return [*asked]
+
+    Library(host()).add_network("a network", kernels)
     assert asked
     monkeypatch.setattr("graphsr.backends.llvm.jit.emit_object", lambda *_: pytest.fail("compiled again"))
     Library(host()).add([Nothing()])
