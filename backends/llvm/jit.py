@@ -25,6 +25,7 @@ import llvmlite.binding as llvm
 from graphsr.errors import BackendError
 
 from . import cache as objects
+from .loops import AS_WRITTEN
 from .target import Target
 
 OPTIMISATION = 2
@@ -54,6 +55,7 @@ class Code:
             builder.export_symbol(symbol)
         engine = llvm.create_lljit_compiler(use_jit_link=True, suppress_errors=True)
         self._library = builder.link(engine, "graphsr")  # keeps the engine; the code goes when it goes
+        self.symbols = frozenset(symbols)
         self._addresses = {symbol: int(self._library[symbol]) for symbol in symbols}
 
     def __del__(self) -> None:
@@ -106,7 +108,8 @@ def emit_object(text: str, target: Target) -> bytes:
     """The module as a relocatable object file, also for a machine that is not this one."""
     with _llvm(text):
         machine = _machine(target)
-        image: bytes = machine.emit_object(_parse(text, machine, target))
+        with _addresses(text):
+            image: bytes = machine.emit_object(_parse(text, machine, target))
         return image
 
 
@@ -114,7 +117,8 @@ def emit_assembly(text: str, target: Target) -> str:
     """The module as assembly, also for a machine that is not this one."""
     with _llvm(text):
         machine = _machine(target)
-        return str(machine.emit_assembly(_parse(text, machine, target)))
+        with _addresses(text):
+            return str(machine.emit_assembly(_parse(text, machine, target)))
 
 
 def _parse(text: str, machine: llvm.TargetMachine, target: Target) -> llvm.ModuleRef:
@@ -123,6 +127,20 @@ def _parse(text: str, machine: llvm.TargetMachine, target: Target) -> llvm.Modul
     module.data_layout = str(machine.target_data)
     module.verify()
     return module
+
+
+@contextmanager
+def _addresses(text: str) -> Iterator[None]:
+    """Compile the addresses in the loops of a module as its first line says: `AS_WRITTEN` is without LLVM's pass "loop
+    strength reduction", whose switch is one for the whole process, and put back at once."""
+    if not text.startswith(AS_WRITTEN):
+        yield
+        return
+    llvm.set_option("graphsr", "-disable-lsr=true")
+    try:
+        yield
+    finally:
+        llvm.set_option("graphsr", "-disable-lsr=false")
 
 
 @cache

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import graphsr.ops
 from graphsr.forksafe import ForkSafeLock
@@ -26,6 +27,9 @@ from .target import Target
 HERE = Path(__file__).parent
 SOURCES = (HERE, Path(graphsr.ops.__file__).parent)
 """Folders whose code decides what the code of a kernel is, given its description."""
+
+Object: TypeAlias = tuple[tuple[str, ...], bytes]
+"""The names of its functions, and an object file."""
 
 
 class Library:
@@ -51,7 +55,7 @@ class Library:
         entry = objects.load(key) if sources else None
         if entry is not None:
             with self._lock():
-                self._link(*_unpack(entry))
+                self._link(_unpack(entry))
             return
         every = set(kernels())
         with self._lock():
@@ -59,10 +63,9 @@ class Library:
             if sources is None or len(new) < len(every) or not all(map(_is_ours, new)):
                 self._compile(new)  # those of other networks, and of others' sources, would be missing in the entry
             elif new:
-                text = self._text(new)
-                image = emit_object(text, self.target)
-                objects.store(key, _pack(defined(text), image))
-                self._link(defined(text), image)
+                made = [(defined(text), emit_object(text, self.target)) for text in self._modules(new)]
+                objects.store(key, _pack(made))
+                self._link(made)
 
     def _new(self, kernels: Iterable[Kernel]) -> list[Kernel]:
         """Those without code, in an order that does not depend on the process."""
@@ -71,14 +74,17 @@ class Library:
         return sorted(unknown - set(self._codes), key=lambda kernel: kernel.symbol)
 
     def _compile(self, kernels: list[Kernel]) -> None:
-        if kernels:
-            self._codes.update(dict.fromkeys(kernels, compile_ir(self._text(kernels), self.target)))
+        codes = [compile_ir(text, self.target) for text in self._modules(kernels)]
+        self._codes.update({k: code for code in codes for k in kernels if k.symbol in code.symbols})
 
-    def _link(self, symbols: tuple[str, ...], image: bytes) -> None:
-        self._networks.update(dict.fromkeys(symbols, link(image, symbols)))
+    def _link(self, made: list[Object]) -> None:
+        for symbols, image in made:
+            self._networks.update(dict.fromkeys(symbols, link(image, symbols)))
 
-    def _text(self, kernels: list[Kernel]) -> str:
-        return module([kernel.function(self.target) for kernel in kernels])
+    def _modules(self, kernels: list[Kernel]) -> list[str]:
+        """Their IR: those whose loops are compiled alike are compiled together."""
+        alike = ([k for k in kernels if k.as_written == as_written] for as_written in (False, True))
+        return [module([kernel.function(self.target) for kernel in those]) for those in alike if those]
 
     def address(self, kernel: Kernel) -> int:
         """Where the code of a kernel that was added begins."""
@@ -118,10 +124,16 @@ def _is_ours(kernel: Kernel) -> bool:
     return type(kernel).__module__.startswith(f"{__package__}.")
 
 
-def _pack(symbols: tuple[str, ...], image: bytes) -> bytes:
-    return json.dumps(symbols).encode() + b"\n" + image
+def _pack(made: list[Object]) -> bytes:
+    """[[symbols, bytes], ...] as a line of JSON, then the objects."""
+    header = json.dumps([[symbols, len(image)] for symbols, image in made])
+    return b"\n".join([header.encode(), b"".join(image for _, image in made)])
 
 
-def _unpack(entry: bytes) -> tuple[tuple[str, ...], bytes]:
-    symbols, _, image = entry.partition(b"\n")
-    return tuple(json.loads(symbols)), image
+def _unpack(entry: bytes) -> list[Object]:
+    header, _, rest = entry.partition(b"\n")
+    made = []
+    for symbols, length in json.loads(header):
+        made.append((tuple(symbols), rest[:length]))
+        rest = rest[length:]
+    return made

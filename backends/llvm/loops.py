@@ -41,6 +41,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Union
 
+AS_WRITTEN = "; addresses as written"
+"""First line of a module whose loops compute their addresses as they are written. LLVM makes running pointers of the
+addresses in others, which takes it two fifths of all its time."""
 LANES = 16
 """Floats in a vector on every target; where registers are narrower, LLVM splits it."""
 VECTOR_BYTES = 4 * LANES
@@ -135,11 +138,20 @@ class Function:
     """One kernel: its slots by name and type (PTR, I64 or FLOAT), and the code written so far.
 
     `fma` says whether the target has fused multiply-add; without it, products are rounded before the sum. `register`
-    is how many floats a register of the target holds.
+    is how many floats a register of the target holds. `as_written`: see `AS_WRITTEN`.
     """
 
-    def __init__(self, name: str, slots: Mapping[str, str], *, fma: bool = True, register: int = LANES) -> None:
+    def __init__(
+        self,
+        name: str,
+        slots: Mapping[str, str],
+        *,
+        fma: bool = True,
+        register: int = LANES,
+        as_written: bool = False,
+    ) -> None:
         self.name = name
+        self.is_as_written = as_written
         self.slots = tuple(slots)
         self.has_fma = fma
         self.register = register
@@ -476,7 +488,10 @@ def module(functions: Sequence[Function], features: str = "") -> str:
     for function in functions:
         declares.update(function.declares)
     attributes = f'attributes #0 = {{ nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"{features} }}'
-    return "\n".join([*sorted(declares.values()), *(f.text() for f in functions), attributes, "!0 = !{i32 1}", ""])
+    first = [AS_WRITTEN] if all(function.is_as_written for function in functions) else []
+    return "\n".join(
+        [*first, *sorted(declares.values()), *(f.text() for f in functions), attributes, "!0 = !{i32 1}", ""]
+    )
 
 
 def _text(index: Index) -> str:

@@ -62,6 +62,8 @@ class Window:
 class ConvHead(Kernel):
     """See the loop nest above."""
 
+    as_written = True
+
     ci: int
     panels: int
     vectors: int
