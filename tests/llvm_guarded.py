@@ -21,8 +21,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from llvm_layers import CHANNELS, SIZES, Draw, layer_case
 from test_llvm_conv import ALL as CONVOLUTIONS
+from test_llvm_detection import heads
 from test_llvm_matmul import products
 from test_llvm_normalise import normalisations
+from test_llvm_recurrent import sequences
 
 from graphsr import ops
 from graphsr.backends.llvm import plan as plan_module
@@ -206,6 +208,8 @@ FAMILIES: dict[str, tuple[type[LlvmBackend], st.SearchStrategy[GraphCase]]] = {
     "images": (AsWritten, images()),
     "products": (AsWritten, products()),
     "normalisations": (AsWritten, normalisations()),
+    "sequences": (AsWritten, sequences()),
+    "heads": (AsWritten, heads()),
     "layers": (AsWritten, layers()),
     "wide layers": (LlvmBackend, wide_layers()),
     "networks": (LlvmBackend, networks()),

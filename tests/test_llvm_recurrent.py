@@ -48,6 +48,12 @@ def sequence_case(draw: Draw, op: Op, gates: int, biases: int, states: int) -> G
     return GraphCase(Graph((x, *given_states), {"y": node}), inputs)
 
 
+@st.composite
+def sequences(draw: Draw) -> GraphCase:
+    """Any of the cells."""
+    return sequence_case(draw, *CELLS[draw(st.sampled_from(sorted(CELLS)))])
+
+
 @pytest.mark.parametrize("name", ["simple_rnn", "rnn", "lstm", "gru"])
 @several
 @given(st.data())
@@ -68,7 +74,7 @@ def test_both_outputs_of_an_lstm_are_one_scan() -> None:
     """Importers make a node for the states and one for the cells."""
     rng = np.random.default_rng(0)
     shapes: list[tuple[int, ...]] = [(80, 7), (80, 20), (80,), (3, 20), (3, 20)]
-    arrays = [rng.standard_normal(shape).astype(np.float32) / 4 for shape in shapes]
+    arrays = [np.asarray(rng.standard_normal(shape), np.float32) / 4 for shape in shapes]
     x, constants = Node.input("x", TensorType("float32", (5, 3, 7))), tuple(map(Node.const, arrays))
     hidden = Node(Lstm(), (x, *constants), "hidden")
     cell = Node(replace(Lstm(), output="cell"), (x, *constants), "cell")

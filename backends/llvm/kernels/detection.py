@@ -20,9 +20,9 @@ from graphsr.op import Array
 from graphsr.ops.detection import AnchorHead, GridHead
 
 from ..kernel import Argument, Kernel
-from ..loops import FLOAT, I64, PTR, Function, Value
+from ..loops import FLOAT, I64, PTR, VECTOR_BYTES, Function, Value
 from .math import logistic
-from .row import bands_of, load_row, over_row, store_row
+from .row import bands_of, over_row
 from .softmax import SOFTMAX, Columns, emit
 
 if TYPE_CHECKING:
@@ -49,15 +49,27 @@ class HeadEntries(Kernel):
             with k.when(squashed ^ 1):
                 self._row(k, at, entry, squashed=False)
 
+    def scratch(self, target: Target) -> int:
+        return VECTOR_BYTES
+
     def _row(self, k: Function, at: Value, entry: Value, *, squashed: bool) -> None:
-        """One plane."""
+        """One plane. The last pixels go through the scratch: a mask would need a register all the way."""
+
+        def emit_pixels(x: Value, y: Value) -> None:
+            with k.pieces() as piece:
+                value = k.load(x + piece, align=4)
+                value = logistic(k, value) if squashed else value
+                scale, shift = (k.splat(k.load(k[name] + entry * 4, FLOAT)) for name in ("scale", "shift"))
+                k.store(scale * value + shift, y + piece, align=4)
 
         def vector(i: Value, mask: Value | None) -> None:
-            place = at + i * 4
-            x = load_row(k, k["x"] + place, mask)
-            y = logistic(k, x) if squashed else x
-            scale, shift = (k.splat(k.load(k[name] + entry * 4, FLOAT)) for name in ("scale", "shift"))
-            store_row(k, scale * y + shift, k["y"] + place, mask)
+            x, y = (k[name] + at + i * 4 for name in "xy")
+            if mask is None:
+                emit_pixels(x, y)
+            else:
+                k.store(k.load_some(x, mask), k.scratch)
+                emit_pixels(k.scratch, k.scratch)
+                k.store_some(k.load(k.scratch), y, mask)
 
         over_row(k, k["inner"], vector)
 
@@ -76,7 +88,10 @@ class HeadSoftmax(Kernel):
         x, y = k["x"] + at, k["y"] + at
 
         def columns(i: Value, mask: Value | None) -> None:
-            emit(k, SOFTMAX, Columns(k, x + i * 4, y + i * 4, size, entry_bytes, mask), False)
+            with k.pieces() as piece:
+                at = i + (piece >> 2)
+                some = None if mask is None else k.first_lanes(k["inner"] - at)
+                emit(k, SOFTMAX, Columns(k, x + at * 4, y + at * 4, size, entry_bytes, some), False)
 
         over_row(k, k["inner"], columns)
 

@@ -226,7 +226,8 @@ class Scan:
         _, count, hidden = self.node.type.dims
         gates, panels = len(cell.gates), -(-hidden // LANES)
         rows = rows_of(self.plan.target, gates, count)
-        split = max(1, min(UNROLL, 2 * LATENCY // (rows * gates)))
+        sums = LATENCY if self.plan.target.vector_bits == 128 else 2 * LATENCY  # that keep the multiply-adds busy
+        split = max(1, min(UNROLL, sums // (rows * gates)))
         form = f"gates {cell.gates} of {cell.order}"
 
         def pack(parameter: Array) -> Array:
@@ -326,9 +327,11 @@ def _lstm(plan: Planner, node: Node, op: Lstm, from_input: Buffer) -> None:
 
 
 def rows_of(target: Target, gates: int, count: int) -> int:
-    """Samples of a register tile: accumulators leave registers for a line of weights and a state. Tiles are equally
-    high, so that the last one computes little in vain."""
-    most = min(8, (target.registers - 3) // gates - 1)
+    """Samples of a register tile: accumulators leave registers for a line of weights, a state, and a product where it
+    is not fused. Where four registers make a vector, more than four rows leave no room to load ahead. Tiles are
+    equally high, so that the last one computes little in vain."""
+    free = target.registers - (3 if target.has_fma else 7)
+    most = min(4 if target.vector_bits == 128 else 8, free // gates - 1)
     return -(-count // -(-count // most))
 
 
