@@ -170,13 +170,9 @@ def _directions(call: Call, kind: Kind, sequences: Sequence[Node]) -> list[Direc
     if call.attr("hidden_size", h) != h:
         raise ModelError(f"attribute hidden_size={call.attr('hidden_size')} does not fit input 2 (R), {call.x(2).type}")
     weight, recurrent = _shaped(call, call.x(1), 1, (d, rows, inputs)), _shaped(call, call.x(2), 2, (d, rows, h))
-    bias = call.opt(3) or call.const(np.zeros((d, 2 * rows), x.type.dtype))
-    biases = _shaped(call, bias, 3, (d, 2 * rows))
-    before = []
-    for i in kind.states:
-        state = call.opt(i)
-        zeros = Full((d, n, h), 0.0, x.type.dtype)
-        before.append(call(zeros) if state is None else _shaped(call, _swapped(call, state, (1, 0, 2)), i, (d, n, h)))
+    biases = _or_zeros(call, call.opt(3), 3, (d, 2 * rows))
+    given = [(call.opt(i), i) for i in kind.states]
+    before = [_or_zeros(call, h0 and _swapped(call, h0, (1, 0, 2)), i, (d, n, h)) for h0, i in given]
     looks = None if call.opt(PEEPHOLES) is None else _shaped(call, call.x(PEEPHOLES), PEEPHOLES, (d, 3 * h))
     directions = []
     for k, (functions, sequence) in enumerate(zip(_functions(call, kind, d), sequences, strict=True)):
@@ -197,6 +193,11 @@ def _shaped(call: Call, x: Node, i: int, shape: tuple[Size, ...]) -> Node:
         if a != b:
             raise OpenValueError(f"input {i} has the open size {a} where {b} is expected", shapes=True)
     return x
+
+
+def _or_zeros(call: Call, x: Node | None, i: int, shape: tuple[Size, ...]) -> Node:
+    """Input i, of this shape, or zeros where it is left out."""
+    return call(Full(shape, 0.0, call.x().type.dtype)) if x is None else _shaped(call, x, i, shape)
 
 
 def _numbers(*sizes: Size) -> bool:

@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("onnx", reason="makes ONNX files")
+
+import onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 from onnx_models import Array, model, node, weight
 
 import graphsr
@@ -141,6 +146,30 @@ def test_written_and_read_back(op_type: str) -> None:
     want, got = (ReferenceBackend().compile(graph)({"X": arrays["X"]}) for graph in (first, second))
     for name in want:
         assert_close(got[name], want[name], 64)
+
+
+@pytest.mark.parametrize("op_type", GATES)
+def test_lengths_are_known_at_run_time_only(op_type: str) -> None:
+    """And the number of steps as well: one graph, and a sequence without steps in it, whose results are zero."""
+    ort = pytest.importorskip("onnxruntime")
+    arrays = inputs_of(op_type, 4, 3, 2, 3, 2, np.array([4, 0, 2], np.int32))
+    arrays.pop("P", None)
+    made = layer(op_type, arrays, direction="bidirectional", open="T")
+    made.graph.initializer.remove(next(t for t in made.graph.initializer if t.name == "sequence_lens"))
+    made.graph.input.append(onnx.helper.make_tensor_value_info("sequence_lens", TensorProto.INT32, [3]))
+    given = {name: arrays[name] for name in ("X", "sequence_lens")}
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    run = Specialised(Source(made), "reference")
+    for expected, array in zip(session.run(None, given), run(given).values(), strict=True):
+        assert_close(array, expected, 64)
+    assert not run.fixed
+    assert not run.by_shape
+
+
+def test_parameters_that_are_inputs_take_no_memory_before_they_are_refused() -> None:
+    huge = {"X": [1, 1, 1], "W": [1, 1 << 40, 1], "R": [1, 1 << 40, 1 << 40]}
+    with pytest.raises(ModelError, match="max_memory"):
+        build_graph(Source(model([node("RNN", "X W R", "y", "cell")], huge)), {}, {})
 
 
 def test_what_is_refused_is_named() -> None:
