@@ -101,6 +101,13 @@ def layers() -> Iterator[Case]:
     yield Case(ops.L2Norm((1,)), (x,))
     for axis in (1, 2):
         yield Case(ops.ArgMax(axis), (x,))
+    gates = np.ones((80, 20), np.float32)
+    for samples in (8, 40):
+        x, state, bias = np.ones((1, samples, 20), np.float32), np.ones((samples, 20), np.float32), gates[:, 0]
+        yield Case(ops.Lstm(), (x, gates, gates, bias, state, state))
+        yield Case(ops.SimpleRnn(), (x, gates[:20], gates[:20], bias[:20], state))
+        for reset in ("before", "after"):
+            yield Case(ops.Gru(reset=reset), (x, gates[:60], gates[:60], bias[:60], bias[:60], state))
 
 
 def networks(height: int, width: int) -> Iterator[Graph]:

@@ -74,16 +74,16 @@ def test_both_outputs_of_an_lstm_are_one_scan() -> None:
     """Importers make a node for the states and one for the cells."""
     rng = np.random.default_rng(0)
     shapes: list[tuple[int, ...]] = [(80, 7), (80, 20), (80,), (3, 20), (3, 20)]
-    arrays = [np.asarray(rng.standard_normal(shape), np.float32) / 4 for shape in shapes]
+    arrays: list[Array] = [np.asarray(rng.standard_normal(shape), np.float32) / 4 for shape in shapes]
     x, constants = Node.input("x", TensorType("float32", (5, 3, 7))), tuple(map(Node.const, arrays))
     hidden = Node(Lstm(), (x, *constants), "hidden")
     cell = Node(replace(Lstm(), output="cell"), (x, *constants), "cell")
     run = BACKEND.compile(Graph((x,), {"h": hidden, "c": cell}))
     assert run.explain({"x": (5, 3, 7)}).count("recurrent step") == 5
-    array = rng.standard_normal((5, 3, 7)).astype(np.float32)
+    array: Array = rng.standard_normal((5, 3, 7)).astype(np.float32)
     got = run({"x": array})
     for name, output in (("h", "hidden"), ("c", "cell")):
-        want = Lstm(output=output).forward(*(a.astype(np.float64) for a in (array, *arrays)))
+        want = Lstm(output=output).forward(*(a.astype(np.float64) for a in [array, *arrays]))
         np.testing.assert_allclose(got[name], want, atol=32 * np.finfo(np.float32).eps)
 
 

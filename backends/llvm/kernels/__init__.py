@@ -32,6 +32,7 @@ LOWER: dict[str, str] = {
     **dict.fromkeys(("arg_max", "arg_min"), "place"),
     "dense": "dense",
     "matmul": "matmul",
+    "einsum": "einsum",
     "batch_norm_train": "batch_norm",
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad", "pad_nd"), "shape"),

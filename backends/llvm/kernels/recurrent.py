@@ -219,7 +219,6 @@ class Scan:
     plan: Planner
     node: Node
     from_input: Buffer
-    covers: tuple[Node, ...] = ()
 
     def call(self, cell: Cell, t: int, states: Mapping[str, Argument], bias: Node | None, label: str) -> None:
         """Add one step of a cell."""
@@ -240,7 +239,14 @@ class Scan:
             arguments["q"] = self.plan.weight(bias.value, form, pack)
         kernel = RecurrentStep(cell, rows, split, bias is not None)
         units = panels * -(-count // ROWS_IN_UNIT)
-        self.plan.call(self.node, kernel, arguments, units, label=label, note=f"step {t + 1}", covers=self.covers)
+        step = _product_of(self.node, (count, hidden), (gates * hidden, hidden))
+        self.plan.call(step, kernel, arguments, units, label=label, note=f"step {t + 1}")
+
+
+def _product_of(node: Node, x: tuple[int, ...], weight: tuple[int, ...]) -> Node:
+    """The product that one call for a node computes: what `explain()` counts."""
+    inputs = (Node.input(name, TensorType("float32", shape)) for name, shape in (("x", x), ("w", weight)))
+    return Node(Dense(), tuple(inputs), node.name, node.origin)
 
 
 def lower(plan: Planner, node: Node) -> None:
@@ -263,7 +269,8 @@ def lower(plan: Planner, node: Node) -> None:
     steps, count, _ = node.type.dims
     from_input = Buffer(TensorType("float32", (steps, count, weight.type.dims[0])))
     inputs = layer(plan, Fused(Dense()), weight, bias, from_input.nbytes)
-    inputs.call(plan, node, {"x": plan.planar(x), "y": from_input}, "product with all inputs")
+    product_node = _product_of(node, x.type.dims, weight.type.dims)
+    inputs.call(plan, product_node, {"x": plan.planar(x), "y": from_input}, "product with all inputs")
     match op:
         case Lstm():
             _lstm(plan, node, op, from_input)
@@ -320,7 +327,7 @@ def _lstm(plan: Planner, node: Node, op: Lstm, from_input: Buffer) -> None:
     buffers = {name: plan.new_planar(n) for name, n in nodes.items()}
     h = States(given["hidden"], buffers.get("hidden") or Buffer(every), size)
     c = States(given["cell"], buffers.get("cell") or Buffer(one), size if "cell" in buffers else 0)
-    scan = Scan(plan, node, from_input, (twin,) if twin else ())
+    scan = Scan(plan, node, from_input)
     for t in range(steps):
         states = {**h.before("x", t), **c.before("c", t), **h.after("y", t), **c.after("y_c", t)}
         scan.call(LstmCell(op.order), t, states, None, "recurrent step")
