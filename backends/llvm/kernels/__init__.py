@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from graphsr.ir import Node
 from graphsr.ops import Fused
 
+from .cost import LOSSES
 from .elementwise_ops import FORMULAS
 from .reduce import FORMULAS as REDUCTIONS
 
@@ -33,6 +34,7 @@ LOWER: dict[str, str] = {
     "dense": "dense",
     "matmul": "matmul",
     "einsum": "einsum",
+    **{kind.name: "cost" for kind in LOSSES},
     "batch_norm_train": "batch_norm",
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad", "pad_nd"), "shape"),

@@ -14,8 +14,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from graphsr.ir import Node
-from graphsr.op import Op
 from graphsr.ops import Einsum, MatMul, Reshape, Transpose
+
+from .parts import part
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -33,7 +34,7 @@ def lower(plan: Planner, node: Node) -> None:
         raise NoKernel("nothing to multiply")
     terms, result = letters(op.equation)
     if len(terms) == 1 and set(terms[0]) == set(result):
-        whole = _turned(plan, node.inputs[0], terms[0], result)
+        whole = _turned(plan, node, node.inputs[0], terms[0], result)
     elif len(terms) == 2 and not any(set(one) - set(other) - set(result) for one, other in (terms, terms[::-1])):
         whole = _product(plan, node, terms[0], terms[1], result)
     else:
@@ -61,24 +62,16 @@ def _product(plan: Planner, node: Node, a: str, b: str, result: str) -> Node:
     left, right = ("".join(c for c in one if c not in other) for one, other in ((a, b), (b, a)))
 
     def matrices(x: Node, term: str, rows: str, columns: str) -> Node:
-        turned = _turned(plan, x, term, batch + rows + columns)
-        return _part(plan, Reshape(tuple(prod(sizes[c] for c in group) for group in (batch, rows, columns))), turned)
+        turned = _turned(plan, node, x, term, batch + rows + columns)
+        shape = tuple(prod(sizes[c] for c in group) for group in (batch, rows, columns))
+        return part(plan, node, Reshape(shape), turned)
 
     factors = matrices(node.inputs[0], a, left, summed), matrices(node.inputs[1], b, summed, right)
-    y = _part(plan, MatMul(), *factors)
-    whole = _part(plan, Reshape(tuple(sizes[c] for c in batch + left + right)), y)
-    return _turned(plan, whole, batch + left + right, result)
+    y = part(plan, node, MatMul(), *factors)
+    whole = part(plan, node, Reshape(tuple(sizes[c] for c in batch + left + right)), y)
+    return _turned(plan, node, whole, batch + left + right, result)
 
 
-def _turned(plan: Planner, x: Node, term: str, wanted: str) -> Node:
+def _turned(plan: Planner, node: Node, x: Node, term: str, wanted: str) -> Node:
     """x[term] with its axes in the wanted order."""
-    return x if term == wanted else _part(plan, Transpose(tuple(map(term.index, wanted))), x)
-
-
-def _part(plan: Planner, op: Op, *inputs: Node) -> Node:
-    """A node of its own, lowered."""
-    from . import lower as lower_part
-
-    part = Node(op, inputs, f"{op.name} of einsum")
-    lower_part(plan, part)
-    return part
+    return x if term == wanted else part(plan, node, Transpose(tuple(map(term.index, wanted))), x)
