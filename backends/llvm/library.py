@@ -83,7 +83,7 @@ class Library:
 
     def _modules(self, kernels: list[Kernel]) -> list[str]:
         """Their IR: those whose loops are compiled alike are compiled together."""
-        alike = ([k for k in kernels if k.as_written == as_written] for as_written in (False, True))
+        alike = ([k for k in kernels if k.running_pointers == running] for running in (False, True))
         return [module([kernel.function(self.target) for kernel in those]) for those in alike if those]
 
     def address(self, kernel: Kernel) -> int:

@@ -51,6 +51,8 @@ SMALLEST_UNIT = 100_000
 class ConvDepthwise(Kernel):
     """See the loop nest above."""
 
+    running_pointers = True
+
     blocks: int
     """Of input channels."""
     out_blocks: int

@@ -41,8 +41,6 @@ TILES = 16
 SMALLEST_UNIT = 2_000_000
 """Multiply-adds in a unit, some tens of microseconds, that a thread has to fetch."""
 UNITS_PER_THREAD = 4
-STEPS = 4
-"""Input channels per turn of the innermost loop: LLVM loads the weights of all of them at its beginning."""
 CACHED = 32 << 10
 """Bytes of weights that stay in the first cache."""
 AHEAD = 2048
@@ -67,6 +65,8 @@ class Part:
 @dataclass(frozen=True)
 class ConvDirect(Kernel):
     """See the loop nest above."""
+
+    running_pointers = True  # of a dozen pixels: without them, it has too few registers
 
     ci_blocks: int
     """Of one group."""
@@ -200,13 +200,13 @@ class ConvDirect(Kernel):
                 def total_of_block(kx: Value, total: list[Value]) -> Sequence[Value]:
                     b_run, a_run = b + kx * (length * line), offset + kx * (self.dilation[1] * VECTOR_BYTES)
 
-                    @k.fold(length, total, step=STEPS)
+                    @k.fold(length, total)
                     def total_of_run(c: Value, total: list[Value]) -> Sequence[Value]:
                         left, right = [row + (a_run + c * 4) for row in a], b_run + c * line
                         if self.panel_bytes > CACHED:
-                            for n in range(STEPS * self.vectors):
+                            for n in range(self.vectors):
                                 k.prefetch(right + (AHEAD + n * VECTOR_BYTES), level=3)
-                        return register_tile_at(k, total, left, right, range(0, 4 * STEPS, 4))
+                        return register_tile_at(k, total, left, right, [0])
 
                     return total_of_run
 

@@ -62,8 +62,6 @@ class Window:
 class ConvHead(Kernel):
     """See the loop nest above."""
 
-    as_written = True
-
     ci: int
     panels: int
     vectors: int

@@ -44,8 +44,6 @@ UNIT = 5
 class ConvPair(Kernel):
     """See the loop nest above. Unit: a strip, or a part of one."""
 
-    as_written = True
-
     ci_blocks: int
     wide_panels: int
     co_panels: int

@@ -51,6 +51,8 @@ UNITS_PER_THREAD = 1
 class ConvPointwise(Kernel):
     """Unit: a band of rows, for a range of panels. See the loop nest above."""
 
+    running_pointers = True
+
     ci: int
     panels: int
     vectors: int

@@ -42,8 +42,6 @@ UNITS_PER_THREAD = 4
 class ConvTail(Kernel):
     """See the loop nest above."""
 
-    as_written = True
-
     ci_blocks: int
     co: int
     pixels: int

@@ -45,8 +45,6 @@ OUT, RESIDUAL, ROWS, TX = 8, 9, 10, 11
 class ConvWinograd(Kernel):
     """See the loop nest above."""
 
-    as_written = True
-
     ci_blocks: int
     panels: int
     vectors: int

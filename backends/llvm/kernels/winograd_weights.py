@@ -43,8 +43,6 @@ CACHED_WEIGHTS = 1 << 20
 class WinogradWeights(Kernel):
     """See the loop nest above. `units` holds for each unit: offset in U, first input channel, first lane."""
 
-    as_written = True
-
     m: int
     vectors: int
 
