@@ -29,6 +29,10 @@ class WeightCache:
                 self._made[key] = known
             return known[1]
 
+    def rearranged(self, weight: Array, form: str, make: Callable[[Array], Array]) -> Array:
+        """The same numbers in another shape or order: weights again, of which there are forms in turn."""
+        return WeightCache.get(self, weight, form, make)
+
     @property
     def nbytes(self) -> int:
         return sum(made.nbytes for _, made in list(self._made.values()))

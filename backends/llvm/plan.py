@@ -215,6 +215,10 @@ class Planner:
         """A constant in the form that a kernel wants, made once for all sizes."""
         return self.weights.get(array, form, make)
 
+    def rearranged(self, array: Array, form: str, make: Callable[[Array], Array]) -> Array:
+        """A constant as that of another layer, made once for all sizes: what is made of it, too, is made once."""
+        return self.weights.rearranged(array, form, make)
+
     def run_now(self, kernel: Kernel, arguments: Mapping[str, Argument], units: int) -> None:
         """Do a call while planning, on arrays."""
         self.execute(Call(kernel, arguments, units, kernel.scratch(self.target)))

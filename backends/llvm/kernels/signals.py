@@ -1,15 +1,30 @@
-"""conv_nd, max_pool_nd, avg_pool_nd over one axis or two: they are what conv2d and the pools of images compute.
+"""conv_nd, conv_transpose_nd, max_pool_nd, avg_pool_nd: where they can, what the layers of images compute.
 
-A signal is an image of one row; its views cost nothing. Volumes have no kernel.
+A signal is an image of one row; its views cost nothing. A pool over more than two axes takes one after the other: the
+first axis of x[N, C, D, H, W] is the height of the image [N, C, D, H·W], and what is left is the image [N, C·D', H, W].
+Convolutions of volumes have a kernel of their own (volumes.py).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
-from graphsr.ir import Node
+from graphsr.ir import Const, Node
 from graphsr.op import Array, Op
-from graphsr.ops import AvgPool2d, AvgPoolNd, Conv2d, ConvNd, MaxPool2d, MaxPoolNd, Reshape
+from graphsr.ops import (
+    AvgPool2d,
+    AvgPoolNd,
+    Conv2d,
+    ConvNd,
+    ConvTranspose2d,
+    ConvTransposeNd,
+    Fused,
+    MaxPool2d,
+    MaxPoolNd,
+    Reshape,
+)
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -19,46 +34,74 @@ Border = tuple[int, int, int, int]
 
 
 def lower(plan: Planner, node: Node) -> None:
-    """Lower the layer of images that gives the same."""
+    """Lower the layer of images that gives the same, or the one of volumes."""
     from ..plan import NoKernel
-    from . import conv, pool
+    from . import volumes
 
-    x, *parameters = node.inputs
+    op = node.op.base if isinstance(node.op, Fused) else node.op
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
-    if x.type.rank > 4:
-        raise NoKernel(f"{x.type.rank - 2} spatial axes, not 1 or 2")
+    if isinstance(op, MaxPoolNd | AvgPoolNd):
+        plan.view(node, _pooled(plan, node.inputs[0], op))
+    elif node.inputs[0].type.rank > 4:
+        volumes.lower(plan, node)
+    else:
+        _convolve(plan, node)
+
+
+def _convolve(plan: Planner, node: Node) -> None:
+    from ..plan import NoKernel
+    from . import conv, conv_transpose
+
+    x, *parameters = node.inputs
+    if isinstance(node.op, Fused):
+        raise NoKernel("fused with what follows")
     if not all(parameter.is_const for parameter in parameters):
         raise NoKernel("weights are not constant")
-    weights = tuple(Node.const(_as_image(p.value) if p.type.rank == 3 else p.value, p.name) for p in parameters)
+    weights = tuple(_as_image(plan, p) if p.type.rank == 3 else p for p in parameters)
     layer = Node(_of_images(node.op), (_image(plan, x), *weights), node.name, node.origin)
-    (conv if isinstance(layer.op, Conv2d) else pool).lower(plan, layer)
+    (conv if isinstance(layer.op, Conv2d) else conv_transpose).lower(plan, layer)
     plan.view(node, layer)
 
 
 def _image(plan: Planner, x: Node) -> Node:
-    """The input as an image."""
-    if x.type.rank == 4:
-        return x
-    n, channels, width = x.type.dims
-    image = Node(Reshape((n, channels, 1, width)), (x,), x.name)
+    """A signal as an image; an image as it is."""
+    n, channels, *size = x.type.dims
+    return x if len(size) == 2 else _seen_as(plan, x, (n, channels, 1, *size))
+
+
+def _seen_as(plan: Planner, x: Node, shape: tuple[int, ...]) -> Node:
+    """The same values in another shape."""
+    image = Node(Reshape(shape), (x,), x.name, x.origin)
     plan.view(image, x)
     return image
 
 
-def _as_image(weight: Array) -> Array:
-    return weight[:, :, None]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept(Const):
+    """A constant that is this very array, not a view of it: what is packed of it is found again by its identity."""
+
+    def __post_init__(self) -> None:
+        """The array is read-only already."""
+
+
+def _as_image(plan: Planner, weight: Node) -> Node:
+    """The weights of a signal's layer as those of an image's, the same array for all sizes. It is a copy, as a view
+    that the cache keeps would keep the weights themselves from ever being freed."""
+    return Node(_Kept(plan.weight(weight.value, "as image", _with_height)), (), weight.name, weight.origin)
+
+
+def _with_height(weight: Array) -> Array:
+    return weight[:, :, None].copy()
 
 
 def _of_images(op: Op) -> Op:
-    assert isinstance(op, ConvNd | MaxPoolNd | AvgPoolNd)
-    stride, dilation = _pair(op.stride), _pair(op.dilation)
+    assert isinstance(op, ConvNd | ConvTransposeNd)
+    stride, dilation, padding = _pair(op.stride), _pair(op.dilation), _border(op.padding)
     if isinstance(op, ConvNd):
-        return Conv2d(stride, _border(op.padding), dilation, op.groups)
-    if isinstance(op, MaxPoolNd):
-        return MaxPool2d(_pair(op.kernel), stride, _border(op.padding), dilation, op.ceil_mode)
-    padding = _border(op.padding)
-    return AvgPool2d(_pair(op.kernel), stride, padding, op.ceil_mode, op.count_include_pad, dilation)
+        return Conv2d(stride, padding, dilation, op.groups)
+    extra = op.output_padding or (0,) * len(op.stride)
+    return ConvTranspose2d(stride, padding, dilation, (0, *extra)[-2:] if len(extra) == 1 else _pair(extra), op.groups)
 
 
 def _pair(sizes: tuple[int, ...]) -> Pair:
@@ -69,3 +112,44 @@ def _border(padding: tuple[int, ...]) -> Border:
     """Top, left, bottom, right."""
     before, behind = padding[: len(padding) // 2], padding[len(padding) // 2 :]
     return (0, before[0], 0, behind[0]) if len(before) == 1 else (before[0], before[1], behind[0], behind[1])
+
+
+def _pooled(plan: Planner, x: Node, op: MaxPoolNd | AvgPoolNd) -> Node:
+    """A node with the values of a pool, in some shape."""
+    from ..plan import NoKernel
+    from . import pool
+
+    if isinstance(op, MaxPoolNd) and op.output != "values":
+        raise NoKernel(f"no kernel for output {op.output!r}")
+    n, channels, *size = x.type.dims
+    while len(size) > 2:
+        first, op = _first_axis(op), _other_axes(op)
+        if first.kernel != (1, 1) or first.stride != (1, 1):
+            x = Node(first, (_seen_as(plan, x, (n, channels, size[0], prod(size[1:]))),), x.name, x.origin)
+            pool.lower(plan, x)
+        channels, size = x.type.dims[1] * x.type.dims[2], size[1:]
+        x = _seen_as(plan, x, (n, channels, *size))
+    layer = Node(_pool_of_images(op), (_image(plan, x),), x.name, x.origin)
+    pool.lower(plan, layer)
+    return layer
+
+
+def _first_axis(op: MaxPoolNd | AvgPoolNd) -> MaxPool2d | AvgPool2d:
+    """The pool along the first axis, as that along the height of an image."""
+    axes = len(op.kernel)
+    sizes = {name: (getattr(op, name)[0], 1) for name in ("kernel", "stride", "dilation")}
+    return _pool_of_images(replace(op, **sizes, padding=(op.padding[0], 0, op.padding[axes], 0)))
+
+
+def _other_axes(op: MaxPoolNd | AvgPoolNd) -> MaxPoolNd | AvgPoolNd:
+    axes = len(op.kernel)
+    sizes = {name: getattr(op, name)[1:] for name in ("kernel", "stride", "dilation")}
+    return replace(op, **sizes, padding=op.padding[1:axes] + op.padding[axes + 1 :])
+
+
+def _pool_of_images(op: MaxPoolNd | AvgPoolNd) -> MaxPool2d | AvgPool2d:
+    """The same over one or two axes."""
+    kernel, stride, dilation, padding = _pair(op.kernel), _pair(op.stride), _pair(op.dilation), _border(op.padding)
+    if isinstance(op, MaxPoolNd):
+        return MaxPool2d(kernel, stride, padding, dilation, op.ceil_mode)
+    return AvgPool2d(kernel, stride, padding, op.ceil_mode, op.count_include_pad, dilation)

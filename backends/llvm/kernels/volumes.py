@@ -1,0 +1,303 @@
+"""conv_nd and conv_transpose_nd over three axes and more, on volumes whose rows are those of one tall image.
+
+    for chunk of output pixels of the unit:         where each is read, for every tap (z, y) of the kernel, and written
+      for panel of 16·`vectors` output channels of the unit, for R output pixels:
+        for tap (z, y), Ci/16, kx, 16 channels:
+            R x `vectors` accumulators += x[z·s + kz·d, y·s + ky·d, x·s + kx·d, c] · w[panel, tap, c, kx]
+        epilogue, to the pixels
+
+This is direct convolution with a longer list of rows: a volume [N, C, D, H, W] lies as the blocked image [N, C, D·H, W],
+and whether a row is outside is asked for each axis. A group of channels counts as an image of its own, whatever its
+size, so channels of different groups never meet in a block. A transposed convolution is one such step for each phase
+of its output (see conv_transpose.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from math import gcd, prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphsr.ir import Node
+from graphsr.op import Array
+from graphsr.ops import Conv2d, ConvNd, ConvTranspose2d, ConvTransposeNd, Reshape
+
+from ...layer import Epilogue as Layer
+from ...layer import layer_of
+from ..kernel import Argument, blocked_slots
+from ..loops import I1, I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..tensor import Blocked
+from .activation import has_activation
+from .conv import Convolution
+from .conv_direct import ConvDirect, cut, pack_blocked
+from .conv_transpose import Phase, as_conv, phases
+from .layout import zero_halo
+from .register_tile import direct_tile_of
+
+if TYPE_CHECKING:
+    from ..plan import Planner
+
+Sizes = tuple[int, ...]
+MEASURES = ("size", "out", "part", "before", "first")
+"""Of each axis: elements of the input, of the output and of what is computed now; see `Phase` for the others."""
+
+
+@dataclass(frozen=True)
+class ConvVolumes(ConvDirect):
+    """See the loop nest above. `size` counts the taps of all axes but the last as rows of one kernel."""
+
+    taps: Sizes = ()
+    steps: Sizes = ()
+    spaces: Sizes = ()
+    apart: Sizes = ()
+    """Of every axis: size of the kernel, stride, dilation, and how far apart the outputs lie."""
+
+    def slots(self) -> Mapping[str, str]:
+        residual = blocked_slots("r") if self.epilogue.residual else {}
+        sizes = [f"{name}{a}" for a in range(len(self.taps)) for name in MEASURES]
+        return {
+            **blocked_slots("x"),
+            **blocked_slots("y"),
+            **residual,
+            "w": PTR,
+            "zeros": PTR,
+            **self.epilogue.slots(),
+            **dict.fromkeys((*sizes, "pixels", "span", "parts", "ranges", "panel_span"), I64),
+        }
+
+    def _locate(self, k: Function, begin: Value, count: Value, part: Value, group_bytes: Value) -> None:
+        """Write the table of the chunk, as for images; the last pixel is repeated beyond the chunk."""
+        group, axes = part // k["ranges"], range(len(self.taps))
+        panels = self.panels // self.groups * self.vectors
+
+        @k.fold(count + self.rows, self._coordinates(k, begin))
+        def after(i: Value, at: list[Value]) -> Sequence[Value]:
+            entry = k.scratch + i * 8
+            image = at[0] * self.groups + group
+            column = (at[-1] * self.steps[-1] - k[f"before{axes[-1]}"]) * VECTOR_BYTES
+            self._locate_rows(k, at[1:], image, k.literal(1, I1), column, entry)
+            places = [at[1 + a] * self.apart[a] + k[f"first{a}"] for a in axes]
+            row = image
+            for a in axes[:-1]:
+                row = row * k[f"out{a}"] + places[a]
+            blocks = group * panels
+            start = k["y"] + row * k["y_row"]
+            out = entry + self.size[0] * self.table_row
+            k.store(start + places[-1] * VECTOR_BYTES - blocks * k["y_block"], out)
+            if self.epilogue.residual:
+                residual = k["r"] + row * k["r_row"] + places[-1] * VECTOR_BYTES
+                k.store(residual - blocks * k["r_block"], out + self.table_row)
+            begins = (part % k["ranges"]).equals(0) & places[-1].equals(0)
+            with k.when(begins), k.loop(panels) as block:
+                zero_halo(k, start + block * k["y_block"], k[f"out{axes[-1]}"], k["y_left"], k["y_right"])
+            return self._following(k, at, i + 1 >= count)
+
+    def _coordinates(self, k: Function, pixel: Value) -> list[Value]:
+        """[sample, position along each axis] of a pixel by its number."""
+        at: list[Value] = []
+        for a in reversed(range(len(self.taps))):
+            at.insert(0, pixel % k[f"part{a}"])
+            pixel = pixel // k[f"part{a}"]
+        return [pixel, *at]
+
+    def _following(self, k: Function, at: list[Value], last: Value) -> list[Value]:
+        """The coordinates of the next pixel; of the same one if it is the last."""
+        following: list[Value] = []
+        carry = k.literal(1, I1)
+        for a in reversed(range(len(self.taps))):
+            ended = carry & (at[1 + a] + 1).equals(k[f"part{a}"])
+            following.insert(0, k.select(ended, k.literal(0), k.select(carry, at[1 + a] + 1, at[1 + a])))
+            carry = ended
+        following.insert(0, k.select(carry, at[0] + 1, at[0]))
+        return [k.select(last, old, new) for old, new in zip(at, following, strict=True)]
+
+    def _locate_rows(
+        self, k: Function, at: Sequence[Value], row: Value, inside: Value, column: Value, entry: Value
+    ) -> None:
+        """An entry for each tap of the axes that are left but the last one: a row of the volume, or zeros."""
+        a = len(self.taps) - len(at)
+        if len(at) == 1:
+            k.store(k.select(inside, k["x"] + row * k["x_row"], k["zeros"]) + column, entry)
+            return
+        with k.loop(self.taps[a]) as tap:
+            place = at[0] * self.steps[a] + tap * self.spaces[a] - k[f"before{a}"]
+            meets = inside & (place >= 0) & (place < k[f"size{a}"])
+            further = entry + tap * (prod(self.taps[a + 1 : -1]) * self.table_row)
+            self._locate_rows(k, at[1:], row * k[f"size{a}"] + place, meets, column, further)
+
+
+@dataclass(frozen=True)
+class VolumeConvolution(Convolution):
+    """Its channels group by group, each in blocks of its own."""
+
+    @property
+    def order(self) -> Array:
+        groups = self.op.groups
+        channels = np.arange(self.node.type.dims[1]).reshape(groups, -1)
+        padded = np.full((groups, -(-channels.shape[1] // LANES) * LANES), -1)
+        padded[:, : channels.shape[1]] = channels
+        return padded.ravel()
+
+    @property
+    def _key(self) -> str:
+        return f" of volumes in {self.op.groups} groups"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A volume that lies as the blocked image of its rows: `image` [N·groups, C/groups, D·H…, W]."""
+
+    image: Node
+    groups: int
+
+
+def lower(plan: Planner, node: Node) -> None:
+    """Add a call for a convolution, one for each phase of a transposed one."""
+    conv = _convolution_of(plan, node)
+    op, _ = layer_of(node)
+    assert isinstance(op, ConvNd | ConvTransposeNd)
+    x, y = _rows(plan, node.inputs[0], op.groups), _rows_image(node, op.groups)
+    plan.new_blocked(y)
+    axes, taps = range(len(op.stride)), conv.weight.shape[2:]
+    if isinstance(op, ConvNd):
+        kernel = _kernel(plan, conv, taps, op.stride, op.dilation, (1,) * len(axes))
+        whole = [Phase(0, node.type.dims[2 + a], list(range(taps[a])), op.padding[a]) for a in axes]
+        _call(plan, conv, kernel, x, y, whole, "direct " + "x".join(map(str, taps)))
+    else:
+        apart = tuple(d // gcd(d, s) for d, s in zip(op.dilation, op.stride, strict=True))
+        for parts in product(*(_phases(op, a, node.type.dims[2 + a], taps[a]) for a in axes)):
+            some = tuple(len(phase.taps) for phase in parts)
+            kernel = _kernel(plan, conv, some, (1,) * len(axes), apart, op.stride)
+            label = "transposed {}, phase {}".format("x".join(map(str, taps)), ",".join(str(p.first) for p in parts))
+            _call(plan, conv, kernel, x, y, parts, label)
+    plan.leave(node, Rows(y, op.groups), lambda: plan.view(node, y))
+
+
+def _convolution_of(plan: Planner, node: Node) -> VolumeConvolution:
+    """What a node computes, if the kernel can. Raises `NoKernel`."""
+    from ..plan import NoKernel
+
+    op, layer = layer_of(node)
+    assert isinstance(op, ConvNd | ConvTransposeNd)
+    layer = _with_bias(node, layer)
+    if node.type.dtype != "float32":
+        raise NoKernel(f"only float32, not {node.type.dtype}")
+    if not node.inputs[1].is_const or (layer.bias is not None and not node.inputs[layer.bias].is_const):
+        raise NoKernel("weights are not constant")
+    if layer.activation is not None and not has_activation(layer.activation):
+        raise NoKernel(f"no code for {layer.activation.name} in an epilogue")
+    return VolumeConvolution(node, Conv2d(groups=op.groups), layer, None)
+
+
+def _with_bias(node: Node, layer: Layer) -> Layer:
+    """`layer_of` knows the bias of layers of images."""
+    arguments = len(node.inputs) - (layer.residual is not None)
+    return replace(layer, bias=2 if arguments == 3 else None)
+
+
+def _rows(plan: Planner, node: Node, groups: int) -> Node:
+    """The image of the rows of a volume; as it is, where another convolution has just made it."""
+    part = plan.left(node)
+    if isinstance(part, Rows) and part.groups == groups:
+        return part.image
+    image = _rows_image(node, groups)
+    plan.view(image, node)
+    return image
+
+
+def _rows_image(node: Node, groups: int) -> Node:
+    n, channels, *rows, width = node.type.dims
+    return Node(Reshape((n * groups, channels // groups, prod(rows), width)), (node,), node.name, node.origin)
+
+
+def _phases(op: ConvTransposeNd, axis: int, size: int, taps: int) -> list[Phase]:
+    """The phases along one axis, which are those of an image's rows."""
+    rows = ConvTranspose2d((op.stride[axis], 1), (op.padding[axis], 0, 0, 0), (op.dilation[axis], 1))
+    return phases(rows, 0, size, taps)
+
+
+def _kernel(
+    plan: Planner, conv: VolumeConvolution, taps: Sizes, steps: Sizes, spaces: Sizes, apart: Sizes
+) -> ConvVolumes:
+    groups, blocks = conv.op.groups, len(conv.order) // LANES
+    vectors, rows = direct_tile_of(plan.target, blocks // groups)
+    return ConvVolumes(
+        ci_blocks=-(-conv.node.inputs[0].type.dims[1] // groups // LANES),
+        panels=blocks // vectors,
+        vectors=vectors,
+        rows=rows,
+        size=(prod(taps[:-1]), taps[-1]),
+        stride=(1, steps[-1]),
+        dilation=(1, spaces[-1]),
+        epilogue=conv.epilogue,
+        groups=groups,
+        taps=taps,
+        steps=steps,
+        spaces=spaces,
+        apart=apart,
+    )
+
+
+def _call(
+    plan: Planner,
+    conv: VolumeConvolution,
+    kernel: ConvVolumes,
+    x_image: Node,
+    y_image: Node,
+    parts: Sequence[Phase],
+    label: str,
+) -> None:
+    """Add the step that computes one part of the output."""
+    (n, _, *size), out = conv.node.inputs[0].type.dims, conv.node.type.dims[2:]
+    last = parts[-1]
+    reach = (last.count - 1) * kernel.steps[-1] + max(kernel.taps[-1] - 1, 0) * kernel.spaces[-1] + 1
+    x = plan.blocked(x_image, max(0, last.before), max(0, reach - last.before - size[-1]))
+    pixels = n * prod(part.count for part in parts)
+    per_panel = prod(kernel.taps) * kernel.ci_blocks * kernel.vectors * LANES**2
+    span, ranges, panel_span = cut(pixels, kernel.rows, kernel.panels // kernel.groups, per_panel, plan.threads)
+    measures: dict[str, Argument] = {}
+    for a, part in enumerate(parts):
+        values = (size[a], out[a], part.count, part.before, part.first)
+        measures |= {f"{name}{a}": value for name, value in zip(MEASURES, values, strict=True)}
+    residual = _residual(plan, conv)
+    arguments: dict[str, Argument] = {
+        **x.arguments("x"),
+        **plan.blocked(y_image).arguments("y"),
+        **(residual.arguments("r") if residual else {}),
+        **conv.epilogue_arguments(plan),
+        **measures,
+        "w": _packed(plan, conv, kernel, parts),
+        "zeros": plan.zero_row(x),
+        "pixels": pixels,
+        "span": span,
+        "parts": ranges * kernel.groups,
+        "ranges": ranges,
+        "panel_span": panel_span,
+    }
+    plan.call(conv.node, kernel, arguments, -(-pixels // span) * ranges * kernel.groups, label=label)
+
+
+def _residual(plan: Planner, conv: VolumeConvolution) -> Blocked | None:
+    if conv.layer.residual is None:
+        return None
+    return plan.blocked(_rows(plan, conv.node.inputs[conv.layer.residual], conv.op.groups))
+
+
+def _packed(plan: Planner, conv: VolumeConvolution, kernel: ConvVolumes, parts: Sequence[Phase]) -> Array:
+    """The weights of the taps of a part, the rows of the kernel one below the other."""
+    some = [part.taps for part in parts]
+    form = conv.form(f"{conv.node.op.name} {kernel.vectors} {some}")
+    return plan.weight(conv.weight, form, partial(_pack, conv, kernel, some))
+
+
+def _pack(conv: VolumeConvolution, kernel: ConvVolumes, taps: Sequence[list[int]], weight: Array) -> Array:
+    op, _ = layer_of(conv.node)
+    if isinstance(op, ConvTransposeNd):
+        weight = as_conv(weight, op.groups)
+    weight = weight[np.ix_(range(weight.shape[0]), range(weight.shape[1]), *taps)]
+    return pack_blocked(conv, kernel.vectors, weight.reshape(*weight.shape[:2], *kernel.size))

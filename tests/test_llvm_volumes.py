@@ -1,0 +1,76 @@
+"""Layers over three axes in the llvm backend, and transposed convolutions of signals."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphsr.op import Op
+from graphsr.ops import AvgPoolNd, ConvNd, ConvTransposeNd, MaxPoolNd
+from graphsr.testing.graphs import GraphCase
+from graphsr.testing.wide import repeated
+
+pytest.importorskip("llvmlite")
+
+from llvm_layers import assert_has_kernel, assert_same_nans, layer_case, several, with_nans
+
+EXTENTS = st.tuples(st.integers(3, 6), st.integers(3, 7), st.sampled_from([3, 7, 16, 19]))
+"""Depth, height, width."""
+
+
+def triples(least: int, most: int) -> st.SearchStrategy[tuple[int, int, int]]:
+    return st.tuples(*[st.integers(least, most)] * 3)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> GraphCase:
+    groups, ci, co = draw(st.integers(1, 2)), draw(st.sampled_from([1, 3, 16])), draw(st.sampled_from([1, 5, 16]))
+    kernel, padding = draw(triples(1, 2)), draw(triples(0, 2)) + draw(triples(0, 2))
+    op = ConvNd(draw(triples(1, 2)), padding, draw(triples(1, 2)), groups)
+    weights = draw(repeated((co * groups, ci, *kernel))), draw(repeated((co * groups,)))
+    return layer_case(draw, op, (draw(st.integers(1, 2)), ci * groups, *draw(EXTENTS)), constants=weights)
+
+
+@several
+@given(convolutions())
+def test_convolution(case: GraphCase) -> None:
+    assert_has_kernel(case)
+
+
+@st.composite
+def transposed_convolutions(draw: st.DrawFn) -> GraphCase:
+    """Of signals, any; of volumes, those whose windows tile the depth."""
+    ci, co, axes = draw(st.sampled_from([1, 3, 16])), draw(st.sampled_from([1, 5, 16])), draw(st.sampled_from([1, 3]))
+    kernel, stride = draw(triples(1, 3))[:axes], draw(triples(1, 3))[:axes]
+    if axes == 3:
+        stride = (kernel[0], *stride[1:])
+    extra = tuple(draw(st.integers(0, s - 1)) if a or axes == 1 else 0 for a, s in enumerate(stride))
+    op = ConvTransposeNd(stride, (0,) * (2 * axes), (1,) * axes, 1, extra)
+    bias = (draw(repeated((co,))),) if draw(st.booleans()) else ()
+    shape = (draw(st.integers(1, 2)), ci, *draw(EXTENTS)[3 - axes :])
+    return layer_case(draw, op, shape, constants=(draw(repeated((ci, co, *kernel))), *bias))
+
+
+@several
+@given(transposed_convolutions())
+def test_transposed_convolution(case: GraphCase) -> None:
+    assert_has_kernel(case)
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> Op:
+    kernel, stride, dilation = draw(triples(1, 3)), draw(triples(1, 3)), draw(triples(1, 2))
+    most = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    padding = tuple(draw(st.integers(0, p)) for p in (*most, *most))
+    windows = kernel, stride, padding, dilation, draw(st.booleans())
+    kinds = [MaxPoolNd(*windows), AvgPoolNd(*windows), AvgPoolNd(*windows, count_include_pad=True)]
+    return draw(st.sampled_from(kinds))
+
+
+@several
+@given(st.data(), pools(), st.sampled_from([1, 3, 16]))
+def test_pools(data: st.DataObject, op: Op, channels: int) -> None:
+    case = layer_case(data.draw, op, (2, channels, *(n + 4 for n in data.draw(EXTENTS))))
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case))
