@@ -6,10 +6,10 @@
             R x `vectors` accumulators += x[z·s + kz·d, y·s + ky·d, x·s + kx·d, c] · w[panel, tap, c, kx]
         epilogue, to the pixels
 
-This is direct convolution with a longer list of rows: a volume [N, C, D, H, W] lies as the blocked image [N, C, D·H, W],
-and whether a row is outside is asked for each axis. A group of channels counts as an image of its own, whatever its
-size, so channels of different groups never meet in a block. A transposed convolution is one such step for each phase
-of its output (see conv_transpose.py).
+This is direct convolution with a longer list of rows: a volume [N, C, D, H, W] lies as the blocked image
+[N, C, D·H, W], and whether a row is outside is asked for each axis. A group of channels counts as an image of its own,
+whatever its size, so channels of different groups never meet in a block. A transposed convolution is one such step for
+each phase of its output (see conv_transpose.py).
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ class ConvVolumes(ConvDirect):
             blocks = group * panels
             start = k["y"] + row * k["y_row"]
             out = entry + self.size[0] * self.table_row
-            k.store(start + places[-1] * VECTOR_BYTES - blocks * k["y_block"], out)
+            k.store(start + (places[-1] * VECTOR_BYTES - blocks * k["y_block"]), out)
             if self.epilogue.residual:
-                residual = k["r"] + row * k["r_row"] + places[-1] * VECTOR_BYTES
-                k.store(residual - blocks * k["r_block"], out + self.table_row)
+                residual = k["r"] + row * k["r_row"]
+                k.store(residual + (places[-1] * VECTOR_BYTES - blocks * k["r_block"]), out + self.table_row)
             begins = (part % k["ranges"]).equals(0) & places[-1].equals(0)
             with k.when(begins), k.loop(panels) as block:
                 zero_halo(k, start + block * k["y_block"], k[f"out{axes[-1]}"], k["y_left"], k["y_right"])
