@@ -371,6 +371,16 @@ class Function:
         self._begin(after)
 
     @contextmanager
+    def narrowed(self, lanes: int = 0) -> Iterator[None]:
+        """Code for vectors of so many lanes, by default those of a register: without a loop, unlike `pieces`.
+
+        For loops whose steps are as long as the vectors are: a step of `lanes_now` elements.
+        """
+        before, self.lanes_now = self.lanes_now, lanes or self.register
+        yield
+        self.lanes_now = before
+
+    @contextmanager
     def pieces(self) -> Iterator[Index]:
         """A loop over the registers that a vector takes; yields where in a vector a piece begins, in bytes.
 
@@ -380,10 +390,8 @@ class Function:
         if self.register == self.lanes_now:
             yield 0
             return
-        with self.loop(VECTOR_BYTES, step=4 * self.register) as piece:
-            self.lanes_now = self.register
+        with self.loop(VECTOR_BYTES, step=4 * self.register) as piece, self.narrowed():
             yield piece
-            self.lanes_now = LANES
 
     def text(self) -> str:
         """The finished function. Intrinsics that it needs are in `declares`."""

@@ -24,6 +24,7 @@ from graphsr.ops import (
     Exp,
     Expand,
     Floor,
+    Gelu,
     Greater,
     GreaterEqual,
     IsInf,
@@ -75,6 +76,16 @@ def evaluate(k: Function, steps: Sequence[Step], inputs: Sequence[Value]) -> Val
     return values[-1]
 
 
+def lanes_for(k: Function, steps: Sequence[Step]) -> int:
+    """How long the vectors of a chain should be: a register, of doubles where a function is computed in those."""
+    return k.register // 2 if any(in_doubles(step.op) for step in steps) else k.register
+
+
+def in_doubles(op: Op) -> bool:
+    """Whether a function of float32 holds many numbers of float64 at a time."""
+    return isinstance(op, Cos | Gelu | Pow | Sin)
+
+
 Formula = Callable[..., Value]
 """(k, op, *operands) -> the op of these vectors"""
 
@@ -124,7 +135,7 @@ def _pow(k: Function, op: Pow, a: Value, b: Value) -> Value:
 def _is_inf(k: Function, op: IsInf, x: Value) -> Value:
     signs = [sign for sign, asked in ((-1, op.negative), (1, op.positive)) if asked]
     found = [k.compare("eq", x, k.literal(sign * inf, x.type)) for sign in signs]
-    return found[0] | found[-1] if found else k.lanes([False] * LANES, MASK)
+    return found[0] | found[-1] if found else k.literal(False, MASK)
 
 
 def _thresholded_relu(k: Function, op: ThresholdedRelu, x: Value) -> Value:
@@ -188,7 +199,7 @@ FORMULAS: dict[type[Op], Formula] = {
     Minimum: _extreme("le"),
     Mul: lambda k, op, a, b: a * b,
     Neg: lambda k, op, x: -x,
-    Not: lambda k, op, x: x ^ k.lanes([True] * LANES, x.type),
+    Not: lambda k, op, x: x ^ k.literal(True, x.type),
     Or: lambda k, op, a, b: a | b,
     PRelu: lambda k, op, x, slope: leaky(k, slope, x),
     Pow: _pow,

@@ -1,6 +1,6 @@
 """Chains of element-wise ops on planar arrays of any rank, broadcast against each other.
 
-    for outer index of the unit: for 16 elements of a contiguous run (the last ones under a mask):
+    for outer index of the unit: for elements of a contiguous run, a register at a time (the last ones under a mask):
         load what runs along (what is repeated is loaded once per run); all steps; store
 
 Axes are merged as far as all arrays allow: without broadcasting everything is one run.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..kernel import Argument, Kernel
 from ..loops import I32, I64, IVECTOR, LANES, PTR, VECTOR, Function, Value
-from .elementwise_ops import Step, evaluate
+from .elementwise_ops import Step, evaluate, lanes_for
 from .math import DOUBLES, LONGS
 
 if TYPE_CHECKING:
@@ -106,7 +106,10 @@ class Planar(Kernel):
         start = k.unit % k["chunks"] * k["chunk"]
         stop = k.minimum(start + k["chunk"], k["n"])
         first = k.unit // k["chunks"] * k["group"]
-        with k.loop(k.minimum(first + k["group"], k["outer"]), start=first) as outer:
+        with (
+            k.loop(k.minimum(first + k["group"], k["outer"]), start=first) as outer,
+            k.narrowed(lanes_for(k, self.steps)),
+        ):
             self._run(k, outer, start, stop)
 
     def _run(self, k: Function, outer: Value, start: Value, stop: Value) -> None:
@@ -118,9 +121,10 @@ class Planar(Kernel):
             inputs = [repeated[j] if j in repeated else x.load(k, rows[j], i, mask) for j, x in enumerate(self.inputs)]
             self.output.store(k, evaluate(k, self.steps, inputs), out, i, mask)
 
-        with k.loop(stop - (LANES - 1), start=start, step=LANES) as i:
+        lanes = k.lanes_now
+        with k.loop(stop - (lanes - 1), start=start, step=lanes) as i:
             vector(i)
-        tail = start + (stop - start) // LANES * LANES
+        tail = start + (stop - start) // lanes * lanes
         with k.when(tail < stop):
             vector(tail, k.first_lanes(stop - tail))
 
