@@ -1,19 +1,17 @@
 """Graph -> cfg and weights, for networks that darknet can express.
 
-Every node becomes a section, but for those that `darknet_export_composed` finds to be one section together; a
-convolution or connected layer takes the batch normalisation and the activation after it into its own. Where a section
-does not read the layer before it, a [route] stands between them.
+Every node becomes a section, but for those that `darknet_export_composed` and `darknet_export_recurrent` find to be one
+section together; a convolution or connected layer takes the batch normalisation and the activation after it into its
+own. Where a section does not read the layer before it, a [route] stands between them.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from graphsr.atomic import atomic_path
 from graphsr.dim import Dim, Size
@@ -27,11 +25,10 @@ from graphsr.passes import fold_constants, remove_dead
 
 from .darknet_activations import PLAIN
 from .darknet_export_composed import Composed, composed
+from .darknet_export_recurrent import RecurrentSection, joined_steps
 from .darknet_grammar import listed
 from .darknet_weights import ALEXEYAB, PJREDDIE, write_weights
 
-EPS = 1e-5
-"""Of darknet's batch normalisation; another one goes into the variances."""
 NAMES = {op: name for name, op in reversed(PLAIN.items())} | {Linear(): "linear"}
 """The word for an activation."""
 
@@ -48,7 +45,10 @@ class Writer:
         self.sections: list[list[str]] = []
         self.shapes: list[tuple[Size, ...]] = []
         """[N, C, H, W] of each layer's output, as darknet sees it."""
-        self.arrays: list[Array] = []
+        self.arrays: list[Array | Mapping[str, list[Array]]] = []
+        """The parameters in the order of the file; where the forks differ in it, for each of them."""
+        self.steps: set[int] = set()
+        """Time steps of recurrent sections."""
         self.layer: dict[Node, int] = {}
         """The layer that holds the value of a node."""
         self.forks: dict[str, set[str]] = defaultdict(set)
@@ -134,21 +134,6 @@ def known(size: Size) -> int:
     return size
 
 
-def normalised(norm: tuple[BatchNorm, tuple[Array, ...], Node] | None, bias: Array) -> tuple[list[Array], Node | None]:
-    """([bias] or [bias, scale, mean, var], node of the normalisation), for a layer that adds `bias` itself."""
-    if norm is None:
-        return [bias], None
-    op, (scale, beta, mean, var), node = norm
-    return [beta, scale, mean - bias, darknet_variance(op, var)], node
-
-
-def darknet_variance(op: BatchNorm, var: Array) -> Array:
-    """The variance that gives the same deviation with darknet's ε."""
-    if op.form == "inside" and op.eps == EPS:
-        return var
-    return (op.deviation(var.astype(np.float64)) ** 2 - EPS).astype(np.float32)
-
-
 def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
     """Write a model as `path` (.cfg) and the .weights file beside it.
 
@@ -168,9 +153,10 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
 
 def export(model: Model) -> tuple[str, bytes]:
     """(text of the cfg, bytes of the weights). Raises `ModelError`; see `save`."""
-    graph = remove_dead(fold_constants(model.graph))
-    if len(graph.inputs) != 1:
-        raise ModelError(f"darknet has one input, this network has {', '.join(graph.input_types())}")
+    if len(model.graph.inputs) != 1:
+        raise ModelError(f"darknet has one input, this network has {', '.join(model.graph.input_types())}")
+    # the weights of a state that begins with zeros would be folded away
+    graph = remove_dead(fold_constants(joined_steps(model.graph)))
     writer, faults = Writer(graph), []
     (image,) = graph.inputs
     _begin(writer, image)
@@ -195,10 +181,17 @@ def export(model: Model) -> tuple[str, bytes]:
     if writer.forks[PJREDDIE] and writer.forks[ALEXEYAB]:
         both = (", ".join(sorted(words)) for words in (writer.forks[PJREDDIE], writer.forks[ALEXEYAB]))
         faults.append("neither fork knows all of it: {} are pjreddie's, {} AlexeyAB's".format(*both))
+    if len(writer.steps) > 1:
+        faults.append(f"its recurrent layers differ in their time steps: {sorted(writer.steps)}")
     if faults:
         raise ModelError("darknet cannot express this network:" + listed(faults, 100))
-    text = "\n\n".join("\n".join(lines) for lines in [_net(model, image), *writer.sections])
-    return text + "\n", write_weights(writer.arrays, fork)
+    text = "\n\n".join("\n".join(lines) for lines in [_net(model, image, writer.steps), *writer.sections])
+    return text + "\n", write_weights(_in_order(writer.arrays, fork), fork)
+
+
+def _in_order(arrays: list[Array | Mapping[str, list[Array]]], fork: str) -> list[Array]:
+    """The parameters in the order of the fork's file."""
+    return [one for part in arrays for one in (part[fork] if isinstance(part, Mapping) else [part])]
 
 
 def _rule_of(node: Node) -> Rule:
@@ -217,10 +210,10 @@ def _write_composed(writer: Writer, node: Node, section: Composed) -> None:
 
 
 def _begin(writer: Writer, image: Node) -> None:
-    """Layers cannot refer to the image: unless one convolution alone reads it, a layer repeats it."""
+    """Layers cannot refer to the image: unless one section with weights alone reads it, a layer repeats it."""
     writer.layer[image] = -1
     user = writer.only_user(image)
-    if user is None or not isinstance(user.op, Conv2d):
+    if user is None or not isinstance(user.op, Conv2d | RecurrentSection):
         writer.section("activation", image, activation="linear")
 
 
@@ -233,12 +226,13 @@ def _end(writer: Writer) -> None:
         writer.feed(node)
 
 
-def _net(model: Model, image: Node) -> list[str]:
+def _net(model: Model, image: Node, steps: set[int]) -> list[str]:
     """[net], with the size that is known: that of the input, or of the training."""
     _, channels, *sizes = (*image.type.shape, 1, 1)[:4]
     told = [int(model.inferred.get(key, "0")) or 64 for key in ("height", "width")]
     height, width = (told[i] if isinstance(size, Dim) else size for i, size in enumerate(sizes))
     lines = ["[net]", "batch=1", f"height={height}", f"width={width}", f"channels={channels}"]
+    lines += [f"time_steps={count}" for count in steps - {1}]
     if model.input_range != 1:
         lines.append(f"input_range={model.input_range:g}")
     if model.inferred.get("letterbox") == "yes":
@@ -266,3 +260,11 @@ def _write_reshape(writer: Writer, node: Node, op: Reshape) -> None:
     if node.type.rank < 2 or node.type.shape[0] != x.type.shape[0]:
         raise UnsupportedError(f"darknet cannot reshape {x.type} to {node.type}")
     writer.layer[node] = writer.index(x)
+
+
+@rule(RecurrentSection)
+def _write_recurrent(writer: Writer, node: Node, op: RecurrentSection) -> None:
+    writer.feed(node.inputs[0])
+    writer.section(op.word, node, fork=op.fork, **op.options)
+    writer.steps.add(op.steps)
+    writer.arrays.append(op.arrays)

@@ -36,7 +36,8 @@ from graphsr.ops import (
     YoloHead,
 )
 
-from .darknet_export import UnsupportedError, Writer, darknet_variance, known, normalised, rule, value
+from .darknet_export import UnsupportedError, Writer, known, rule, value
+from .darknet_export_norm import darknet_variance, normalised
 from .darknet_weights import ALEXEYAB, PJREDDIE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -18,13 +19,11 @@ from graphsr.ops import Conv2d, Exp, Leaky, Mish, Slice
 
 pytest.importorskip("torch")
 
-from darknet_strategies import LAYERS, DarknetCase, darknet_networks
+from darknet_strategies import DarknetCase, conv_recurrent, darknet_networks, recurrent
 
 from support import data_path
 
-UNROLLED = {"recurrent", "conv_recurrent"}
-"""They are many nodes, and not one section again."""
-WRITABLE = tuple(layer for layer in LAYERS if layer.__name__ not in UNROLLED)
+RECURRENT = re.compile(r"^\[(rnn|crnn|gru|lstm|conv_lstm)\]", re.MULTILINE)
 
 
 def again(model: graphsr.Model, folder: str | Path) -> graphsr.Model:
@@ -49,7 +48,7 @@ def same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
 
 
 @settings(max_examples=120)
-@given(case=darknet_networks(WRITABLE))
+@given(case=darknet_networks())
 def test_round_trip(case: DarknetCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cfg = Path(folder, "net.cfg")
@@ -66,6 +65,31 @@ def test_round_trip(case: DarknetCase) -> None:
                 raise
             assume(False)
     same(run(model, case.x), run(back, case.x))
+
+
+@settings(max_examples=30)
+@given(case=darknet_networks((recurrent, conv_recurrent)))
+def test_recurrent_sections_come_back(case: DarknetCase) -> None:
+    """Each as its own word with the same numbers, after any number of time steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = Path(folder, "net.cfg")
+        cfg.write_text(case.cfg)
+        cfg.with_suffix(".weights").write_bytes(write_weights([case.numbers]))
+        model = graphsr.load(cfg, fork=case.fork)
+        graphsr.save(model, Path(folder, "again.cfg"))
+        text = Path(folder, "again.cfg").read_text()
+        back = graphsr.load(Path(folder, "again.cfg"))
+    assert RECURRENT.findall(text) == RECURRENT.findall(case.cfg)
+    same(run(model, case.x), run(back, case.x))
+
+
+def test_an_lstm_whose_state_is_carried_is_refused(tmp_path: Path) -> None:
+    """darknet keeps the state to itself: no cfg has it as an input."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text("[net]\nchannels=1\nheight=1\nwidth=2\n[lstm]\noutput=1\n")
+    cfg.with_suffix(".weights").write_bytes(write_weights([np.ones(4 * (2 + 3), np.float32)]))
+    with pytest.raises(ModelError, match=r"one input.*0\.lstm\.state"):
+        graphsr.save(graphsr.load(cfg, state="carried"), tmp_path / "again.cfg")
 
 
 def test_yolo_fastest_comes_back_the_same(tmp_path: Path) -> None:
