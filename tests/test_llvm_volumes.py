@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Op
 from graphsr.ops import AvgPoolNd, ConvNd, ConvTransposeNd, MaxPoolNd
 from graphsr.testing.graphs import GraphCase
@@ -13,7 +15,7 @@ from graphsr.testing.wide import repeated
 
 pytest.importorskip("llvmlite")
 
-from llvm_layers import assert_has_kernel, assert_same_nans, layer_case, several, with_nans
+from llvm_layers import BACKEND, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
 
 EXTENTS = st.tuples(st.integers(3, 6), st.integers(3, 7), st.sampled_from([3, 7, 16, 19]))
 """Depth, height, width."""
@@ -74,3 +76,44 @@ def test_pools(data: st.DataObject, op: Op, channels: int) -> None:
     case = layer_case(data.draw, op, (2, channels, *(n + 4 for n in data.draw(EXTENTS))))
     assert_has_kernel(case)
     assert_same_nans(with_nans(case))
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "outputs"), [(64, 1, 48), (33, 1, 112), (1, 1, 32), (24, 24, 24), (40, 2, 50)], ids=str
+)
+@several
+@given(st.data())
+def test_channels_of_networks(channels: int, groups: int, outputs: int, data: st.DataObject) -> None:
+    """Whole blocks and panels or not; groups that are no blocks. NaN stays within its windows and its group."""
+    op = ConvNd((1, 1, 1), (1,) * 6, (1, 1, 1), groups)
+    weights = np.ones((outputs, channels // groups, 3, 3, 3), np.float32), data.draw(repeated((outputs,)))
+    case = layer_case(data.draw, op, (1, channels, 3, 3, 17), constants=weights)
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case, every=1009))
+
+
+@several
+@given(st.data(), triples(1, 3), triples(1, 3), triples(1, 2), st.integers(1, 3))
+def test_any_transposed_convolution(
+    data: st.DataObject,
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    dilation: tuple[int, int, int],
+    groups: int,
+) -> None:
+    """Phases that have no taps, windows that overlap, groups that are no blocks."""
+    op = ConvTransposeNd(stride, (*data.draw(triples(0, 1)), 0, 0, 0), dilation, groups)
+    weight = data.draw(repeated((5 * groups, 3, *kernel)))
+    assert_has_kernel(layer_case(data.draw, op, (2, 5 * groups, *data.draw(EXTENTS)), constants=(weight,)))
+
+
+def test_volumes_stay_in_blocks_between_convolutions() -> None:
+    """Two convolutions take one conversion there and one back; a value that is returned besides, one more."""
+    x = Node.input("x", TensorType("float32", (1, 16, 4, 5, 6)))
+    weight = Node.const(np.ones((16, 16, 3, 3, 3), np.float32))
+    op = ConvNd((1, 1, 1), (1,) * 6, (1, 1, 1))
+    first = Node(op, (x, weight), "first")
+    second = Node(op, (first, weight), "second")
+    for outputs, conversions in (({"y": second}, 2), ({"y": second, "z": first}, 3)):
+        steps = BACKEND.compile(Graph((x,), outputs)).bind({"x": x.type.dims}).steps()
+        assert sum("layout" in step.kernel for step in steps) == conversions

@@ -101,7 +101,7 @@ def _of_images(op: Op) -> Op:
     if isinstance(op, ConvNd):
         return Conv2d(stride, padding, dilation, op.groups)
     extra = op.output_padding or (0,) * len(op.stride)
-    return ConvTranspose2d(stride, padding, dilation, (0, *extra)[-2:] if len(extra) == 1 else _pair(extra), op.groups)
+    return ConvTranspose2d(stride, padding, dilation, (0, extra[0]) if len(extra) == 1 else _pair(extra), op.groups)
 
 
 def _pair(sizes: tuple[int, ...]) -> Pair:
@@ -136,9 +136,9 @@ def _pooled(plan: Planner, x: Node, op: MaxPoolNd | AvgPoolNd) -> Node:
 
 def _first_axis(op: MaxPoolNd | AvgPoolNd) -> MaxPool2d | AvgPool2d:
     """The pool along the first axis, as that along the height of an image."""
-    axes = len(op.kernel)
-    sizes = {name: (getattr(op, name)[0], 1) for name in ("kernel", "stride", "dilation")}
-    return _pool_of_images(replace(op, **sizes, padding=(op.padding[0], 0, op.padding[axes], 0)))
+    kernel, stride, dilation = (op.kernel[0], 1), (op.stride[0], 1), (op.dilation[0], 1)
+    padding = (op.padding[0], 0, op.padding[len(op.kernel)], 0)
+    return _pool_of_images(replace(op, kernel=kernel, stride=stride, dilation=dilation, padding=padding))
 
 
 def _other_axes(op: MaxPoolNd | AvgPoolNd) -> MaxPoolNd | AvgPoolNd:

@@ -37,7 +37,7 @@ from .conv import Convolution
 from .conv_direct import ConvDirect, cut, pack_blocked
 from .conv_transpose import Phase, as_conv, phases
 from .layout import zero_halo
-from .register_tile import direct_tile_of
+from .register_tile import direct_tile_of, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -56,6 +56,8 @@ class ConvVolumes(ConvDirect):
     spaces: Sizes = ()
     apart: Sizes = ()
     """Of every axis: size of the kernel, stride, dilation, and how far apart the outputs lie."""
+    channels: int = LANES
+    """Of a block of the input that are multiplied: fewer than 16 where a group has no more."""
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}
@@ -129,6 +131,31 @@ class ConvVolumes(ConvDirect):
             meets = inside & (place >= 0) & (place < k[f"size{a}"])
             further = entry + tap * (prod(self.taps[a + 1 : -1]) * self.table_row)
             self._locate_rows(k, at[1:], row * k[f"size{a}"] + place, meets, column, further)
+
+    def _tile(self, k: Function, panel: Value, pixel: Value, rows: int) -> None:
+        """As for images; where there is one block with few channels, its zeros are left out."""
+        if self.channels == LANES:
+            super()._tile(k, panel, pixel, rows)
+            return
+        line, table = self.vectors * VECTOR_BYTES, k.scratch + pixel * 8
+
+        @k.fold(self.size[0], [k.vector(0.0)] * (rows * self.vectors))
+        def total(tap: Value, total: list[Value]) -> Sequence[Value]:
+            a = [k.load(table + tap * self.table_row + r * 8, PTR) for r in range(rows)]
+            b = k["w"] + panel * self.panel_bytes + tap * (self.size[1] * LANES * line)
+
+            @k.fold(self.size[1], total)
+            def total_of_row(kx: Value, total: list[Value]) -> Sequence[Value]:
+                @k.fold(self.channels, total)
+                def total_of_pixel(c: Value, total: list[Value]) -> Sequence[Value]:
+                    left = kx * (self.dilation[1] * VECTOR_BYTES) + c * 4
+                    return register_tile_at(k, total, [x + left for x in a], b + (kx * LANES + c) * line, [0])
+
+                return total_of_pixel
+
+            return total_of_row
+
+        self._write(k, total, panel, pixel, rows)
 
 
 @dataclass(frozen=True)
@@ -225,9 +252,10 @@ def _kernel(
     plan: Planner, conv: VolumeConvolution, taps: Sizes, steps: Sizes, spaces: Sizes, apart: Sizes
 ) -> ConvVolumes:
     groups, blocks = conv.op.groups, len(conv.order) // LANES
+    channels = conv.node.inputs[0].type.dims[1] // groups
     vectors, rows = direct_tile_of(plan.target, blocks // groups)
     return ConvVolumes(
-        ci_blocks=-(-conv.node.inputs[0].type.dims[1] // groups // LANES),
+        ci_blocks=-(-channels // LANES),
         panels=blocks // vectors,
         vectors=vectors,
         rows=rows,
@@ -240,6 +268,7 @@ def _kernel(
         steps=steps,
         spaces=spaces,
         apart=apart,
+        channels=min(channels, LANES),
     )
 
 
