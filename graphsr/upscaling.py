@@ -58,7 +58,8 @@ class Upscaler:
     def __call__(self, image: Array) -> Array:
         """See `upscale`."""
         white = _white(image)
-        planes = (np.atleast_3d(image).transpose(2, 0, 1)[None] / white).astype(np.float32)
+        # float32 holds every uint16, and its quotient is the one of float64 rounded once more (53 >= 2 * 24 + 2 bits)
+        planes = np.divide(np.atleast_3d(image).transpose(2, 0, 1)[None], np.float32(white), dtype=np.float32)
         _check_values(planes)
         alpha = planes[:, -1:] if planes.shape[1] in (2, 4) else None
         colour = planes if alpha is None else planes[:, :-1]
@@ -67,10 +68,12 @@ class Upscaler:
             result = np.concatenate([result, self._bicubic(alpha)], axis=1)
         if not np.isfinite(result).all():
             raise ImageError(f"the network gave NaN or infinite pixels: is {self.model!r} damaged, or wrongly set up?")
-        pixels = np.clip(result[0].transpose(1, 2, 0), 0, 1) * white
+        np.clip(result, 0, 1, out=result)  # in place: the network's output was divided into an array of our own
+        result *= white
         if image.dtype.kind == "u":
-            pixels = np.rint(pixels)
-        return pixels.reshape(pixels.shape[:2] + image.shape[2:]).astype(image.dtype)
+            np.rint(result, out=result)
+        pixels = result[0].astype(image.dtype).transpose(1, 2, 0)
+        return pixels.reshape(pixels.shape[:2] + image.shape[2:])
 
     def _colour(self, colour: Array) -> Array:
         """[1, 1 or 3, H, W] in 0..1 -> the same channels, enlarged; not clipped."""

@@ -76,6 +76,35 @@ def test_values_are_clipped_not_wrapped() -> None:
     assert Upscaler(model, backend="reference")(image).tolist() == [[100, 200, 255]]
 
 
+@pytest.mark.parametrize("backend", ["reference", "numpy", "llvm"])
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_pixels_are_the_rounded_output_of_the_network(backend: str, data: st.DataObject) -> None:
+    """The conversions in place against the same in float64 and with a copy for each step: equal to the last bit."""
+    dtype, white = data.draw(st.sampled_from([("uint8", 255.0), ("uint16", 65535.0)]))
+    image = data.draw(any_arrays(np.dtype(dtype), (data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6)), 3)))
+    gain = data.draw(any_arrays(np.dtype("float32"), (1, 3, 1, 1), elements=st.floats(-3, 3, width=32)))
+    input_range = data.draw(st.sampled_from([1.0, 255.0]))
+    n, h, w = (Dim.symbol(name) for name in "NHW")
+    x = Node.input("input", TensorType("float32", (n, 3, h, w)))
+    graph = Graph((x,), {"output": Node(Mul(), (x, Node.const(gain)))})
+    upscaler = Upscaler(Model(graph, "gains", scale=1, input_range=input_range), backend=backend)
+    before = image.copy()
+    planes = (image.transpose(2, 0, 1)[None] / white).astype(np.float32) * np.float32(input_range)
+    output = upscaler.executable({"input": planes})["output"] / np.float32(input_range)
+    want = np.rint(np.clip(output[0].transpose(1, 2, 0), 0, 1) * white).astype(dtype)
+    np.testing.assert_array_equal(upscaler(image), want, strict=True)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_every_value_is_divided_by_white_as_in_float64(dtype: str) -> None:
+    white = np.iinfo(dtype).max
+    values = np.arange(white + 1).astype(dtype)
+    single = np.divide(values, np.float32(white), dtype=np.float32)
+    np.testing.assert_array_equal(single, (values / float(white)).astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [
