@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphsr.dim import Dim
 from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import Array
 from graphsr.ops import AvgPoolNd, ConvNd, ConvTransposeNd, MaxPoolNd
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
@@ -19,6 +23,7 @@ pytest.importorskip("llvmlite")
 from llvm_layers import BACKEND, CHANNELS, assert_has_kernel, layer_case, several
 
 from graphsr.backends.llvm.backend import LlvmBackend
+from graphsr.backends.weights import WeightCache
 
 
 @pytest.mark.parametrize("name", ["conv_nd", "conv_transpose_nd", "max_pool_nd", "avg_pool_nd"])
@@ -75,3 +80,28 @@ def test_weights_of_signals_are_packed_once() -> None:
         backend.compile(graph, threads=1).bind({"x": (1, 16, 40)})
         sizes.append(backend.weights.nbytes)
     assert sizes[0] == sizes[1] > 0
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_a_new_size_packs_nothing(axes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the size is open, and kernels for all sizes are looked for when the first one is bound."""
+    made: list[str] = []
+    get = WeightCache.get
+
+    def noted(cache: WeightCache, weight: Array, form: str, make: Callable[[Array], Array]) -> Array:
+        def packed_now(array: Array) -> Array:
+            made.append(form)
+            return make(array)
+
+        return get(cache, weight, form, packed_now)
+
+    monkeypatch.setattr(WeightCache, "get", noted)
+    x = Node.input("x", TensorType("float32", (1, 16, *(4,) * (axes - 1), Dim.symbol("W"))))
+    weights = Node.const(np.ones((16, 16, *(3,) * axes), np.float32)), Node.const(np.ones(16, np.float32))
+    op = ConvNd((1,) * axes, (1,) * (2 * axes), (1,) * axes)
+    run = LlvmBackend().compile(Graph((x,), {"y": Node(op, (x, *weights), "layer")}), threads=1)
+    packed = []
+    for width in (40, 41, 57):
+        run.bind({"x": (1, 16, *(4,) * (axes - 1), width)})
+        packed.append(len(made))
+    assert packed[0] == packed[1] == packed[2] > 0

@@ -88,7 +88,7 @@ class _Kept(Const):
 def _as_image(plan: Planner, weight: Node) -> Node:
     """The weights of a signal's layer as those of an image's, the same array for all sizes. It is a copy, as a view
     that the cache keeps would keep the weights themselves from ever being freed."""
-    return Node(_Kept(plan.weight(weight.value, "as image", _with_height)), (), weight.name, weight.origin)
+    return Node(_Kept(plan.rearranged(weight.value, "as image", _with_height)), (), weight.name, weight.origin)
 
 
 def _with_height(weight: Array) -> Array:
