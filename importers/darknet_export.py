@@ -84,6 +84,13 @@ class Writer:
             raise UnsupportedError("it reads a constant where darknet has a layer")
         return self.layer[node]
 
+    def layer_of(self, node: Node) -> int:
+        """The index of the layer that holds the value of `node` in the shape that darknet sees."""
+        index = self.index(node)
+        if index >= 0 and (*node.type.shape, 1, 1)[:4] != self.shapes[index]:
+            raise UnsupportedError(f"darknet cannot reshape to {node.type}")
+        return index
+
     def only_user(self, node: Node) -> Node | None:
         """The node that alone reads this one, which is no output."""
         users = self.users[node]
@@ -205,8 +212,15 @@ def _rule_of(node: Node) -> Rule:
 def _write_composed(writer: Writer, node: Node, section: Composed) -> None:
     if section.fork:
         writer.forks[section.fork].add(section.options.get("activation", section.word))
+    if section.other is None:
+        writer.feed(section.source)
+        writer.section(section.word, node, **section.options)
+        return
+    options: dict[str, Any] = {**section.options, "from": writer.layer_of(section.other)}
     writer.feed(section.source)
-    writer.section(section.word, node, **section.options)
+    word, last = writer.activation(node)
+    writer.section(section.word, last, **options, activation=word)
+    writer.covers(node)
 
 
 def _begin(writer: Writer, image: Node) -> None:

@@ -8,7 +8,7 @@ come back as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,9 +16,25 @@ from graphsr.dim import Dim
 from graphsr.errors import GraphError, ModelError
 from graphsr.ir import Graph, Node
 from graphsr.op import Array, Op
-from graphsr.ops import Add, Conv2d, DepthToSpace, Div, Mul, Pad, Pow, Relu, Reshape, Slice, Sub
+from graphsr.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    DepthToSpace,
+    Div,
+    Mul,
+    Pad,
+    Pow,
+    Relu,
+    Reshape,
+    Shortcut,
+    Slice,
+    Split,
+    Sub,
+)
 
-from . import darknet_norm, darknet_spatial
+from . import darknet_merge, darknet_norm, darknet_spatial
 from .darknet_activations import COMPOSED
 from .darknet_grammar import Option, Section
 from .darknet_network import Builder, Network, OpenSizesError, Settings
@@ -37,6 +53,12 @@ class Composed:
     source: Node
     inner: frozenset[Node] = frozenset()
     fork: str = ""
+    other: Node | None = None
+    """The layer that a [shortcut] adds."""
+
+    @property
+    def reads(self) -> tuple[Node, ...]:
+        return (self.source,) if self.other is None else (self.source, self.other)
 
 
 class Rebuilt(Network):
@@ -61,10 +83,10 @@ def composed(graph: Graph) -> dict[Node, Composed]:
     outputs, found = set(graph.outputs.values()), dict[Node, Composed]()
     for node in graph.nodes():
         for guess in _guesses(node):
-            inner = _nodes_between(node, guess.source)
+            inner = _nodes_between(node, guess.reads)
             private = all(users[n] <= inner | {node} and n not in outputs for n in inner)
             if private and _is(guess, node):
-                found[node] = Composed(guess.word, guess.options, guess.source, inner, guess.fork)
+                found[node] = replace(guess, inner=inner)
                 break
     return found
 
@@ -86,11 +108,11 @@ def _sources(node: Node) -> list[Node]:
     return [x for x in reversed(found) if x.type.rank == 4]
 
 
-def _nodes_between(node: Node, source: Node) -> frozenset[Node]:
+def _nodes_between(node: Node, reads: tuple[Node, ...]) -> frozenset[Node]:
     found, stack = set[Node](), [node]
     while stack:
         for x in stack.pop().inputs:
-            if x is not source and not x.is_const and x not in found and len(found) < 2 * DEPTH:
+            if x not in reads and not x.is_const and x not in found and len(found) < 2 * DEPTH:
                 found.add(x)
                 stack.append(x)
     return frozenset(found)
@@ -101,20 +123,23 @@ def _is(guess: Composed, node: Node) -> bool:
     section = Section(guess.word, 0, {key: Option(text, 0) for key, text in guess.options.items()})
     network = Rebuilt(guess.source)
     network.section = section
+    network.layers += guess.reads[1:]
     try:
         again = BUILDERS[guess.word](network, section)
     except (GraphError, ModelError, OpenSizesError):
         return False
-    return _same(again, node, guess.source)
+    return _same(again, node, guess.reads)
 
 
-def _same(a: Node, b: Node, source: Node) -> bool:
-    if a is b or source in (a, b):
+def _same(a: Node, b: Node, reads: tuple[Node, ...]) -> bool:
+    if isinstance(a.op, Slice) and a.type == a.inputs[0].type:  # all of it: such nodes are gone from the graph
+        return _same(a.inputs[0], b, reads)
+    if a is b or a in reads or b in reads:
         return a is b
     if a.is_const and b.is_const:
         return a.type.shape == b.type.shape and bool(np.array_equal(a.value, b.value))
     alike = a.op == b.op and len(a.inputs) == len(b.inputs)
-    return alike and all(_same(x, y, source) for x, y in zip(a.inputs, b.inputs, strict=True))
+    return alike and all(_same(x, y, reads) for x, y in zip(a.inputs, b.inputs, strict=True))
 
 
 def _activations(node: Node, source: Node) -> Iterator[Composed]:
@@ -167,12 +192,37 @@ def _reorganised(node: Node, source: Node) -> Iterator[Composed]:
         yield Composed("reorg", {"stride": str(before // after), "flatten": "1"}, source)
 
 
+def _overlaid(node: Node, source: Node) -> Iterator[Composed]:
+    """[shortcut] of layers of unequal size: on the channels and the pixels that both have, the rest stays."""
+    y = node.inputs[0] if isinstance(node.op, Concat) else node
+    match y:
+        case Node(op=Shortcut() as factors, inputs=(_, added)):
+            alpha, beta = factors.alpha, factors.beta
+        case Node(
+            op=Add(), inputs=(_, Node(op=ConvTranspose2d(), inputs=(Node(op=Shortcut() as factors) as change, _)))
+        ):
+            alpha, beta = factors.alpha + 1, factors.beta
+            added = change.inputs[1]
+        case _:
+            return
+    options = {"from": "0"} | ({} if (alpha, beta) == (1, 1) else {"alpha": _text(alpha), "beta": _text(beta)})
+    layers = [added]  # or what its channels and pixels were cut from
+    while isinstance(layers[-1].op, Slice | Split):
+        layers += layers[-1].inputs
+    for other in reversed(layers):
+        if source.type.shape == node.type.shape != other.type.shape and other.type.rank == 4:
+            same_pixels = source.type.shape[2:] == other.type.shape[2:]
+            fork = "" if same_pixels and "alpha" not in options else PJREDDIE
+            yield Composed("shortcut", options, source, fork=fork, other=other)
+
+
 GUESSES: tuple[tuple[type[Op] | tuple[type[Op], ...], Callable[[Node, Node], Iterator[Composed]]], ...] = (
     ((Div, Add), _activations),
     (Div, _l2norm),
     (Mul, _normalization),
     ((Sub, Slice), _crop),
     (Reshape, _reorganised),
+    ((Concat, Shortcut, Add), _overlaid),
 )
 """What the last node of a section may be, and the guesses for it: functions of that node and of the section's input."""
 BUILDERS: dict[str, Builder] = {
@@ -182,4 +232,5 @@ BUILDERS: dict[str, Builder] = {
     "crop": darknet_spatial.crop,
     "reorg": darknet_spatial.reorg,
     "reorg3d": darknet_spatial.reorg3d,
+    "shortcut": darknet_merge.shortcut,
 }

@@ -174,7 +174,7 @@ def _parameters(network: Unknown, pairs: dict[Node, Node]) -> list[Array]:
     """In the order in which they are read."""
     found = {a: pairs[a].value for a in network.unknown}
     for a, b in pairs.items():
-        if isinstance(b.op, BatchNorm):
+        if isinstance(b.op, BatchNorm) and a is not network.source:
             found[a.inputs[4]] = darknet_variance(b.op, b.inputs[4].value)
     return list(found.values())
 

@@ -217,14 +217,7 @@ def reorg(writer: Writer, node: Node, op: SpaceToDepth) -> None:
 @rule(Concat)
 def route(writer: Writer, node: Node, op: Concat) -> None:
     need(op.axis % node.type.rank == 1, "darknet joins channels only")
-    writer.section("route", node, layers=[_layer_of(writer, x) for x in node.inputs])
-
-
-def _layer_of(writer: Writer, x: Node) -> int:
-    """The index of the layer that holds x, in the shape that darknet sees."""
-    index = writer.index(x)
-    need(index < 0 or (*x.type.shape, 1, 1)[:4] == writer.shapes[index], f"darknet cannot reshape to {x.type}")
-    return index
+    writer.section("route", node, layers=[writer.layer_of(x) for x in node.inputs])
 
 
 @rule(Split)
@@ -233,7 +226,7 @@ def route_group(writer: Writer, node: Node, op: Split) -> None:
     start, size, total = sum(op.sizes[: op.index]), op.sizes[op.index], sum(op.sizes)
     need(op.axis % node.type.rank == 1 and size > 0, "darknet cuts channels only")
     need(total % size == 0 and start % size == 0, f"darknet cuts channels into equal groups, not {op.sizes}")
-    writer.section("route", node, layers=_layer_of(writer, x), groups=total // size, group_id=start // size)
+    writer.section("route", node, layers=writer.layer_of(x), groups=total // size, group_id=start // size)
 
 
 @rule(Shortcut, Add, Sub, Mul, Div)
@@ -255,7 +248,7 @@ def _sum(writer: Writer, node: Node) -> None:
     need(x.type.shape == other.type.shape, f"darknet adds layers of equal size, not {x.type} and {other.type}")
     if writer.index(other) == len(writer.sections) - 1:
         x, other, alpha, beta = other, x, beta, alpha
-    index = _layer_of(writer, other)
+    index = writer.layer_of(other)
     writer.feed(x)
     word, last = writer.activation(node)
     scaled = (alpha, beta) != (1, 1)
@@ -276,7 +269,7 @@ def _product(writer: Writer, node: Node) -> None:
         per_channel, per_pixel = x.type.shape[1:] == (full[1], 1, 1), x.type.shape[1:] == (1, *full[2:])
         need(per_channel or per_pixel, f"darknet has factors per channel or per pixel, not {x.type}")
         word, options = "scale_channels", {} if per_channel else {"scale_wh": 1}
-    index = _layer_of(writer, other)
+    index = writer.layer_of(other)
     writer.feed(x)
     writer.section(word, node, fork=ALEXEYAB, **{"from": index}, **options, activation="linear")
 
