@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..loops import IVECTOR, LANES, VECTOR, Function, Value
+from ..loops import IVECTOR, VECTOR, Function, Value
 
 NAN_BITS, MOST = 0x7FC00000, 0x7FFFFFFF
 LEAST_KEY = -2139095041
@@ -59,10 +59,19 @@ class Folding:
         return a + b if self.kind == "sum" else a * b
 
     def across(self, k: Function, value: Value) -> Value:
-        """The fold of all lanes, in every lane: halves are folded, so the order does not depend on the machine."""
-        for distance in (8, 4, 2, 1):
-            value = self.join(k, value, k.shuffle(value, value, [lane ^ distance for lane in range(LANES)]))
+        """The fold of all lanes, in every lane: halves are folded."""
+        for distance in halvings(k.lanes_now):
+            value = self.join(k, value, k.shuffle(value, value, [lane ^ distance for lane in range(k.lanes_now)]))
         return value
+
+
+def halvings(lanes: int) -> list[int]:
+    """How far apart the lanes are that a fold of all of them joins, step by step.
+
+    >>> halvings(16)
+    [8, 4, 2, 1]
+    """
+    return [1 << bit for bit in reversed(range(lanes.bit_length() - 1))]
 
 
 def _turn(k: Function, bits: Value) -> Value:

@@ -50,7 +50,7 @@ class NormaliseRows(Kernel):
 
     def body(self, k: Function, target: Target) -> None:
         first = k.unit * k["each"]
-        with k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
+        with k.narrowed(), k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
             row = first + i
             at = row * k["runs"] * k["width"] * 4
             centre, size = self._statistics(k, k["x"] + at)

@@ -18,7 +18,7 @@ from graphsr.ops import ArgMax, ArgMin
 
 from ..kernel import Argument, Kernel
 from ..loops import I32, I64, IVECTOR, LANES, PTR, Function, Value
-from .folding import Folding
+from .folding import Folding, halvings
 from .math import LONGS
 from .row import around, bands_of, columns_of, columns_of_unit, load_row, over_row
 
@@ -54,8 +54,8 @@ class Search:
     def across(self, k: Function, best: list[Value]) -> Value:
         """The place of the best key of all lanes, in every lane."""
         key, place = best
-        for distance in (8, 4, 2, 1):
-            lanes = [lane ^ distance for lane in range(LANES)]
+        for distance in halvings(k.lanes_now):
+            lanes = [lane ^ distance for lane in range(k.lanes_now)]
             other, there = k.shuffle(key, key, lanes), k.shuffle(place, place, lanes)
             nearer = k.compare("gt" if self.last else "lt", there, place)
             better = k.compare("gt", other, key) | (k.compare("eq", other, key) & nearer)
@@ -74,19 +74,19 @@ class PlaceInRows(Kernel):
 
     def body(self, k: Function, target: Target) -> None:
         first, size = k.unit * k["each"], k["size"]
-        with k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
-            x, whole = k["x"] + (first + i) * size * 4, size & -LANES
+        with k.narrowed(), k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
+            x, whole = k["x"] + (first + i) * size * 4, size & -k.lanes_now
 
             def take(at: Value, best: list[Value], mask: Value | None = None) -> list[Value]:
                 key = self.search.key(k, load_row(k, x + at * 4, mask))
                 if mask is not None:
                     key = k.select(mask, key, k.literal(WORST, IVECTOR))
-                place = k.lanes(range(LANES), IVECTOR) + k.splat(k.convert("trunc", at, I32))
+                place = k.lanes(range(k.lanes_now), IVECTOR) + k.splat(k.convert("trunc", at, I32))
                 return self.search.take(k, best, key, place)
 
-            best = k.fold(whole, [k.literal(WORST, IVECTOR), k.literal(0, IVECTOR)], step=LANES)(take)
+            best = k.fold(whole, [k.literal(WORST, IVECTOR), k.literal(0, IVECTOR)], step=k.lanes_now)(take)
 
-            @k.fold(size, best, start=whole, step=LANES)
+            @k.fold(size, best, start=whole, step=k.lanes_now)
             def all_of_it(at: Value, best: list[Value]) -> list[Value]:
                 return take(at, best, k.first_lanes(size - at))
 

@@ -128,15 +128,23 @@ class Reduce(Kernel):
         return {"x": PTR, "y": PTR, "divisor": FLOAT, **dict.fromkeys(sizes, I64)}
 
     def body(self, k: Function, target: Target) -> None:
-        if self.inner_reduced:
-            first = k.unit * k["span"]
-            with k.loop(k.minimum(k["span"], k["count"] - first)) as i:
-                self._one(k, first + i)
-            return
+        with k.narrowed():
+            if self.inner_reduced:
+                self._rows(k)
+            else:
+                self._columns(k)
+
+    def _rows(self, k: Function) -> None:
+        first = k.unit * k["span"]
+        with k.loop(k.minimum(k["span"], k["count"] - first)) as i:
+            self._one(k, first + i)
+
+    def _columns(self, k: Function) -> None:
         row, start, width = columns_of_unit(k, k["span"])
         x, y = self._place(k, row) + start * 4, k["y"] + (row * k["inner"] + start) * 4
-        whole = width & -WIDE
-        with k.loop(whole, step=WIDE) as at:
+        wide = UNROLL * k.lanes_now
+        whole = width & -wide
+        with k.loop(whole, step=wide) as at:
             self._side_by_side(k, x + at * 4, y + at * 4, [None] * UNROLL)
         x, y = x + whole * 4, y + whole * 4
         over_row(k, width - whole, lambda at, mask: self._side_by_side(k, x + at * 4, y + at * 4, [mask]))
@@ -159,12 +167,12 @@ class Reduce(Kernel):
 
     def _side_by_side(self, k: Function, x: Value, y: Value, masks: Sequence[Value | None]) -> None:
         def vectors(at: Value) -> list[Value]:
-            given = [load_row(k, at + i * VECTOR_BYTES, mask) for i, mask in enumerate(masks)]
+            given = [load_row(k, at + i * 4 * k.lanes_now, mask) for i, mask in enumerate(masks)]
             return [self.formula.enter(k, value) for value in given]
 
         totals = self._over_axes(k, x, len(masks), vectors)
         for i, (total, mask) in enumerate(zip(totals, masks, strict=True)):
-            store_row(k, self.formula.leave(k, total), y + i * VECTOR_BYTES, mask)
+            store_row(k, self.formula.leave(k, total), y + i * 4 * k.lanes_now, mask)
 
     def _over_axes(self, k: Function, at: Value, width: int, body: Body, axis: int = 0) -> list[Value]:
         """The folds of `body` over the reduced axes from `axis` on."""
@@ -202,17 +210,18 @@ def fold_run(
     change = change or (lambda x: x)
 
     def four(i: Value) -> list[Value]:
-        given = [k.load(at + i * 4 + j * VECTOR_BYTES, align=4) for j in range(UNROLL)]
+        given = [k.load(at + i * 4 + j * 4 * k.lanes_now, align=4) for j in range(UNROLL)]
         return [folding.enter(k, change(x)) for x in given]
 
     def last(i: Value) -> list[Value]:
         mask = k.first_lanes(count - i)
         return [k.select(mask, folding.enter(k, change(k.load_some(at + i * 4, mask))), folding.neutral(k))]
 
-    whole = count & -WIDE
-    a, b, c, d = in_chunks(k, folding, whole, UNROLL, four, WIDE)
+    wide = UNROLL * k.lanes_now
+    whole = count & -wide
+    a, b, c, d = in_chunks(k, folding, whole, UNROLL, four, wide)
 
-    @k.fold(count, [folding.neutral(k)], start=whole, step=LANES)
+    @k.fold(count, [folding.neutral(k)], start=whole, step=k.lanes_now)
     def rest(i: Value, rest: list[Value]) -> list[Value]:
         return [folding.join(k, rest[0], last(i)[0])]
 

@@ -30,9 +30,9 @@ BAND_BYTES = 1 << 15
 
 
 def over_row(k: Function, width: Index, body: Callable[[Value, Value | None], None]) -> None:
-    """body(x, mask) for every 16 pixels of a row; the mask is None where all of them are in it."""
-    whole = k.literal(width & -LANES) if isinstance(width, int) else width & -LANES
-    with k.loop(whole, step=LANES) as x:
+    """body(x, mask) for every vector of pixels of a row; the mask is None where all of them are in it."""
+    whole = k.literal(width & -k.lanes_now) if isinstance(width, int) else width & -k.lanes_now
+    with k.loop(whole, step=k.lanes_now) as x:
         body(x, None)
     with k.when(whole < width):
         body(whole, k.first_lanes(width - whole))
@@ -54,7 +54,7 @@ def row_bytes(k: Function, blocked: bool, name: str) -> Value:
 
 
 def load_row(k: Function, at: Value, mask: Value | None, type_: str = VECTOR) -> Value:
-    """16 pixels of a planar row, zeros outside the mask. Any alignment."""
+    """A vector of pixels of a planar row, zeros outside the mask. Any alignment."""
     if mask is None:
         return k.load(at, type_, align=4)
     value = k.load_some(at, mask)
@@ -62,7 +62,7 @@ def load_row(k: Function, at: Value, mask: Value | None, type_: str = VECTOR) ->
 
 
 def store_row(k: Function, value: Value, at: Value, mask: Value | None, *, past_caches: bool = False) -> None:
-    """16 pixels of a planar row, under the mask. Any alignment, but `past_caches` needs whole lines."""
+    """A vector of pixels of a planar row, under the mask. Any alignment, but `past_caches` needs whole lines."""
     if mask is None and past_caches:
         k.store(value, at, nontemporal=True)
     elif mask is None:

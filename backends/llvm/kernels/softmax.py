@@ -19,7 +19,7 @@ from graphsr.ops import LogSoftmax, ReduceLogSumExp, Softmax
 from graphsr.ops.reduce import normal_axes
 
 from ..kernel import Argument, Kernel
-from ..loops import FLOAT, I64, LANES, PTR, Function, Value
+from ..loops import FLOAT, I64, PTR, Function, Value
 from .folding import Folding
 from .math import exp, log_
 from .reduce import fold_run, in_chunks
@@ -51,16 +51,16 @@ class Row:
 
     def write_and_sum(self, of: Formula) -> Value:
         """y = a formula of every element of x; their sum, in every lane."""
-        k, whole = self.k, self.size & -LANES
+        k, whole = self.k, self.size & -self.k.lanes_now
 
         def vector(i: Value, mask: Value | None = None) -> list[Value]:
             value = of(load_row(k, self.x + i * 4, mask))
             store_row(k, value, self.y + i * 4, mask)
             return [value if mask is None else k.select(mask, value, k.vector(0.0))]
 
-        total = in_chunks(k, SUM, whole, 1, vector, LANES)
+        total = in_chunks(k, SUM, whole, 1, vector, k.lanes_now)
 
-        @k.fold(self.size, total, start=whole, step=LANES)
+        @k.fold(self.size, total, start=whole, step=k.lanes_now)
         def all_of_it(i: Value, total: list[Value]) -> list[Value]:
             return [total[0] + vector(i, k.first_lanes(self.size - i))[0]]
 
@@ -155,7 +155,7 @@ class SoftmaxRows(Kernel):
 
     def body(self, k: Function, target: Target) -> None:
         first, size = k.unit * k["each"], k["size"]
-        with k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
+        with k.narrowed(), k.loop(k.minimum(k["each"], k["rows"] - first)) as i:
             row = first + i
             y = row if self.result == TOTAL else row * size
             emit(k, self.result, Row(k, k["x"] + row * size * 4, k["y"] + y * 4, size), self.heated)
@@ -180,7 +180,8 @@ class SoftmaxColumns(Kernel):
         def columns(i: Value, mask: Value | None) -> None:
             emit(k, self.result, Columns(k, x + i * 4, y + i * 4, k["size"], k["inner"] * 4, mask), self.heated)
 
-        over_row(k, width, columns)
+        with k.narrowed():
+            over_row(k, width, columns)
 
 
 def lower(plan: Planner, node: Node) -> None:
