@@ -1,4 +1,4 @@
-"""The command line: `graphsr upscale | detect | info | convert | compare | backends | cache`.
+"""The command line: `graphsr upscale | detect | info | convert | compare | profile | backends | cache`.
 
 Exit codes: 0 all is well, 1 some files failed (the others are done), 2 wrong usage, 3 the model was refused, 130
 interrupted. This module only parses and prints; each command is one function in `graphsr.commands`, imported when it is

@@ -111,11 +111,14 @@ def _beside(source: Path, scale: int) -> Path:
 
 def detect(options: argparse.Namespace) -> int:
     """`graphsr detect IMAGE... --cfg FILE`"""
-    detector = _detector(options)
     sources = [Path(name) for name in options.input]
     jobs: dict[Path, Path | None] = dict.fromkeys(_pictures(sources))
     if options.output:
         jobs |= plan_outputs(sources, options.output, 1)
+    if options.json:
+        weights = options.weights or Path(options.cfg).with_suffix(".weights")
+        refuse_overwriting("--json", options.json, *jobs, *jobs.values(), options.cfg, weights, options.names)
+    detector = _detector(options)
     found: dict[str, tuple[int, int, list[Detection]]] = {}
     for source, target in jobs.items():
         try:
@@ -136,6 +139,12 @@ def detect(options: argparse.Namespace) -> int:
         with atomic_path(options.json) as path:
             path.write_text(detections_json(found), encoding="utf-8")
     return OK if len(found) == len(jobs) else SOME_FAILED
+
+
+def refuse_overwriting(option: str, output: str, *others: str | Path | None) -> None:
+    """`UsageError` when what an option writes would fall on a file that is read or written besides."""
+    if Path(output).resolve() in {Path(other).resolve() for other in others if other}:
+        raise UsageError(f"{option} {output}: the file is an input, or another output; name another one")
 
 
 def _detector(options: argparse.Namespace) -> Detector:
@@ -164,6 +173,8 @@ def _pictures(inputs: list[Path]) -> list[Path]:
 
 def info(options: argparse.Namespace) -> int:
     """`graphsr info MODEL`"""
+    if options.svg:
+        refuse_overwriting("--svg", options.svg, options.model)
     model = _load(options.model, options)
     if options.svg:
         with atomic_path(Path(options.svg)) as path:
@@ -195,9 +206,12 @@ def describe(model: Model) -> str:
 
 def convert(options: argparse.Namespace) -> int:
     """`graphsr convert IN OUT`"""
-    known = writers()
-    if Path(options.target).suffix not in known:
+    known, suffix = writers(), Path(options.target).suffix
+    if suffix not in known:
         raise UsageError(f"the output is named by its format, {', '.join(sorted(known))}: got {options.target}")
+    beside = Path(options.target).with_suffix(".weights")
+    if suffix == ".cfg" and beside.exists() and not os.path.exists(options.target):
+        raise UsageError(f"{beside} exists, without {options.target}: it would be replaced; remove it or name another")
     model = _load(options.source, options)
     _say_assumptions(model)
     save(model, options.target, dtype="float16" if options.float16 else "float32")

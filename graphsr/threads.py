@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from operator import index
 from pathlib import Path
+from typing import SupportsIndex
 
 from graphsr.errors import BackendError
 
@@ -19,7 +21,7 @@ def available_threads() -> int:
         allowed = min(allowed, max(1, math.ceil(quota)))
     for variable in ("GRAPHSR_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable, "").split(",")[0].strip()
-        if text.isdigit() and int(text) > 0:
+        if text.isascii() and text.isdecimal() and int(text) > 0:
             return int(text) if variable == "GRAPHSR_NUM_THREADS" else min(allowed, int(text))
     return allowed
 
@@ -29,13 +31,13 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve_threads(threads: int | None) -> int:
+def resolve_threads(threads: SupportsIndex | None) -> int:
     """The thread count of a request: None means all that are available."""
     if threads is None:
         return available_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, SupportsIndex) or index(threads) < 1:
         raise BackendError(f"threads must be a positive integer or None (all available), got {threads!r}")
-    return threads
+    return index(threads)
 
 
 def cgroup_quota(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> float | None:

@@ -17,18 +17,22 @@ from graphsr.textform import node_names
 
 from .onnx_export_ops import REFUSED, RULES
 from .onnx_export_writer import Site, UnwritableError, Value, Writer, onnx_dtype
+from .onnx_reader import INPUT_RANGE
 
 OPSET = 17
 IR_VERSION = 8  # of the same time as the opset: engines refuse a newer one than they know
 LARGEST = 2**31 - 1  # bytes of one protobuf message
 
 
-def export(graph: Graph, path: str | os.PathLike[str]) -> None:
-    """Write the graph. The same graph gives the same bytes; on failure no file is left, or the old one.
+def export(graph: Graph, path: str | os.PathLike[str], input_range: float | None = None) -> None:
+    """Write the graph and, as metadata, which value white has. The same graph gives the same bytes; on failure no file
+    is left, or the old one.
 
     Raises `ModelError` with all that cannot be written, and where the file cannot be made.
     """
     made = onnx_model(graph)
+    if input_range is not None:
+        helper.set_model_props(made, {INPUT_RANGE: f"{input_range:.17g}"})
     if made.ByteSize() > LARGEST:
         raise ModelError(f"the model takes {made.ByteSize()} bytes, an ONNX file at most {LARGEST}")
     try:

@@ -1,4 +1,4 @@
-"""ONNX networks (.onnx), of operator sets 6 to 28, with external data beside them."""
+"""ONNX networks (.onnx), of operator sets 1 to 28, with external data beside them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
     `shapes={"input": (1, 3, 224, 224)}` fixes sizes that the file leaves open, where a network needs that;
     `values={"axes": array}` gives inputs that are read while the network is built (shapes, axes), which are inputs of
-    the model no more; `input_range` is the value of white (1 by default) for an upscaler; `max_memory` bounds the bytes
-    of the tensors (8 GiB by default). A model in float16 is read as float32, its inputs and outputs too, which
-    `Model.inferred` says; a cast to float16 in it rounds.
+    the model no more; `input_range` is the value of white for an upscaler (by default what graphsr wrote into the file,
+    else 1); `max_memory` bounds the bytes of the tensors (8 GiB by default). A model in float16 is read as float32, its
+    inputs and outputs too, which `Model.inferred` says; a cast to float16 in it rounds.
 
     Raises `ModelError` with all that is not supported, and for a file that is damaged.
     """
@@ -44,7 +44,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
 
 def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
-    """Write the graph of the model with plain operators; open sizes keep their names.
+    """Write the graph of the model with plain operators; open sizes keep their names. Metadata hold `input_range`.
 
     Raises `ModelError` with all that ONNX cannot express, and for another dtype than float32.
     """
@@ -53,6 +53,6 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
     from .onnx_export import export
 
     try:
-        export(model.graph, path)
+        export(model.graph, path, model.input_range)
     except ModelError as error:
         raise ModelError(f"{os.fspath(path)}: {error}") from error

@@ -23,7 +23,7 @@ from . import (
 )
 from .byte_source import open_source
 from .onnx_graph import Builder
-from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, holds_half, read_model
+from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, holds_half, read_model, white_of
 from .onnx_values import OpenValueError
 
 FAMILIES = (
@@ -54,14 +54,14 @@ def import_model(
         raise ModelError(f"{error}\n{_advice(error)}") from error
     with open_source(path, MAX_BYTES) as file:
         digest = file.sha256()
-    scale = _scale(graph)
-    assumed = scale is not None and input_range is None
-    model = source.model
+    scale, model = _scale(graph), source.model
+    said = white_of(model)
+    assumed = scale is not None and input_range is None and said is None
     return Model(
         graph,
         architecture=model.graph.name or "ONNX",
         scale=scale,
-        input_range=1.0 if input_range is None else float(input_range),
+        input_range=float(input_range if input_range is not None else said or 1),
         inferred={
             "operator set": ", ".join(f"{i.domain or 'ai.onnx'} {i.version}" for i in model.opset_import),
             **({"float16": WIDENED} if holds_half(model) else {}),

@@ -43,6 +43,10 @@ FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_dat
 """Where a tensor without raw bytes keeps its elements; all other types are in int32_data."""
 
 
+INPUT_RANGE = "graphsr.input_range"
+"""Key of the metadata that say which value white has."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A message with what reading its tensors needs: the folder of external data, and the memory they may take."""
@@ -51,6 +55,7 @@ class Source:
     folder: Path | None = None
     max_memory: int = MAX_MEMORY
     taken: list[int] = field(default_factory=list)
+    """Bytes of the tensors so far, after each of them."""
 
     def array(self, tensor: onnx.TensorProto, what: str) -> Array:
         """The elements of a tensor, read-only. Raises `ModelError` where the file does not hold what it declares."""
@@ -59,9 +64,10 @@ class Source:
             raise ModelError(f"{what} has a negative size: {list(shape)}")
         stored = "float16" if tensor.data_type == onnx.TensorProto.FLOAT16 else dtype
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        if sum(self.taken) + nbytes > self.max_memory:
+        taken = nbytes + (self.taken[-1] if self.taken else 0)
+        if taken > self.max_memory:
             raise ModelError(f"{what} needs {nbytes} bytes: with it the tensors exceed max_memory={self.max_memory}")
-        self.taken.append(nbytes)
+        self.taken.append(taken)
         nbytes = math.prod(shape) * np.dtype(stored).itemsize
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             data = self._external(tensor, nbytes, what)
@@ -206,3 +212,16 @@ def _number(text: str, what: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise ModelError(f"{what}: external data has {text!r} where a number of bytes is expected")
     return int(text)
+
+
+def white_of(model: onnx.ModelProto) -> float | None:
+    """The value of white, as graphsr writes it beside a network; None where the file says nothing."""
+    for text in (p.value for p in model.metadata_props if p.key == INPUT_RANGE):
+        try:
+            white = float(text)
+        except ValueError:
+            white = math.nan
+        if not 0 < white < math.inf:
+            raise ModelError(f"metadata {INPUT_RANGE} must be a positive number, got {text[:40]!r}")
+        return white
+    return None

@@ -237,3 +237,34 @@ def test_every_error_class_has_an_exit_code() -> None:
     assert codes["ModelError"] == 3
     assert codes["BackendError"] == codes["UsageError"] == 2
     assert set(codes.values()) == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("detect", "a.png", "--cfg", "a.cfg", "--json", "a.png"),
+        ("detect", "a.png", "--cfg", "a.cfg", "--json", "a.weights"),
+        ("detect", "a.png", "--cfg", "a.cfg", "-o", "out.png", "--json", "out.png"),
+        ("info", "a.cfg", "--svg", "a.cfg"),
+        ("convert", "wdsr-x2", "b.cfg"),
+    ],
+)
+def test_no_output_falls_on_another_file(tmp_path: Path, words: tuple[str, ...]) -> None:
+    picture(tmp_path / "a.png")
+    for name in ("a.cfg", "a.weights", "b.weights"):
+        (tmp_path / name).write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = graphsr(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "another" in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_white_survives_onnx(tmp_path: Path) -> None:
+    assert graphsr("convert", "wdsr-x2", tmp_path / "x2.onnx").returncode == 0
+    source = picture(tmp_path / "a.png")
+    for name, model in (("own", "wdsr-x2"), ("onnx", tmp_path / "x2.onnx")):
+        done = graphsr("upscale", source, "-m", model, "-o", tmp_path / f"{name}.png")
+        assert (done.returncode, done.stderr) == (0, "")
+    own, onnx = (read_image(tmp_path / f"{name}.png").pixels.astype(int) for name in ("own", "onnx"))
+    assert np.abs(own - onnx).max() <= 1

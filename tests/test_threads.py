@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from graphsr.errors import BackendError
@@ -16,8 +17,13 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_threads() == 1
     monkeypatch.setenv("GRAPHSR_NUM_THREADS", "3")
     assert available_threads() == 3
-    monkeypatch.setenv("GRAPHSR_NUM_THREADS", "many")
-    assert available_threads() == 1
+    for text in ("many", "²", "0"):
+        monkeypatch.setenv("GRAPHSR_NUM_THREADS", text)
+        assert available_threads() == 1
+
+
+def test_any_integer_is_a_number_of_threads() -> None:
+    assert resolve_threads(np.int64(2)) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")

@@ -51,7 +51,7 @@ class LlvmBackend(Backend):
 
     def __init__(self, accuracy: str = "default", memory: str = "default") -> None:
         for option, value, known in (("accuracy", accuracy, ACCURACY), ("memory", memory, MEMORY)):
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise BackendError(f"{option}={value!r} is not one of {', '.join(known)}")
         self.options = (accuracy, memory)
         self.keep = MEMORY[memory]
@@ -73,6 +73,7 @@ class LlvmBackend(Backend):
 
     def prepare(self, graph: Graph, threads: int) -> None:
         """Compile the kernels of all sizes, so that a new one compiles nothing."""
+        threads = min(threads, processors())
         network = f"{print_graph(graph)}\n{threads} threads, {self.options}"
         library(self.target).add_network(network, lambda: kernels_of_all_sizes(graph, self.target, threads, self.keep))
 

@@ -18,15 +18,3 @@ def part(plan: Planner, whole: Node, op: Op, *inputs: Node) -> Node:
     node = Node(op, inputs, whole.name, whole.origin)
     lower(plan, node)
     return node
-
-
-def pair(sizes: tuple[int, ...], nothing: int = 1) -> tuple[int, int]:
-    """Of an image, where there is one size: that of the row."""
-    return (nothing, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
-
-
-def border(padding: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right of (before each axis…, behind each axis…)."""
-    axes = len(padding) // 2
-    (top, left), (bottom, right) = pair(padding[:axes], 0), pair(padding[axes:], 0)
-    return top, left, bottom, right
