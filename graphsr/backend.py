@@ -22,6 +22,7 @@ from graphsr.explain import Profile, count_of, steps_table
 from graphsr.explain import Step as Step
 from graphsr.forksafe import ForkSafeLock
 from graphsr.ir import Graph, Node
+from graphsr.memory import shortage
 from graphsr.op import Array
 from graphsr.passes import Pass, run_passes
 from graphsr.threads import resolve_threads
@@ -140,7 +141,10 @@ class Executable:
         return dict(zip(self.graph.outputs, program.run(arrays), strict=True))
 
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
-        """The program for these input shapes, prepared now if it is not yet known."""
+        """The program for these input shapes, prepared now if it is not yet known.
+
+        Raises `ShapeError` when the shapes do not fit the network, or one of its values does not fit into memory.
+        """
         key = tuple(tuple(shapes.get(name, ())) for name in self.inputs)
         with self._lock():
             program = self._programs.get(key)
@@ -148,7 +152,7 @@ class Executable:
                 if not self._is_prepared:
                     self.backend.prepare(self.graph, self.threads)
                     self._is_prepared = True
-                program = self.backend.program(self.graph.bind(shapes), self.threads)
+                program = self.backend.program(_that_fits(self.graph.bind(shapes)), self.threads)
                 self._programs[key] = program
                 if len(self._programs) > self.CACHED_SIZES:
                     self._programs.popitem(last=False)
@@ -200,6 +204,15 @@ class Executable:
                 )
             arrays.append(array.astype(type_.dtype, copy=False))
         return arrays
+
+
+def _that_fits(graph: Graph) -> Graph:
+    """The bound graph. Raises `ShapeError` where one of its values alone is more than the memory there is: before it
+    is planned, which would take time and memory, too."""
+    largest = max(graph.nodes(), key=lambda node: node.type.nbytes)
+    if lack := shortage(largest.type.nbytes):
+        raise ShapeError(f"inputs of these sizes are too large: {largest.where()} : {largest.type} alone {lack}")
+    return graph
 
 
 def backends() -> dict[str, EntryPoint]:

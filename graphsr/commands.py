@@ -26,6 +26,7 @@ from graphsr.errors import GraphsrError, ImageError, ModelError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
 from graphsr.ir import TensorType
 from graphsr.loading import embedded, load, save, writers
+from graphsr.memory import shortage
 from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.upscaling import Upscaler
@@ -223,11 +224,14 @@ def profile(options: argparse.Namespace) -> int:
     model = _load(options.model, options)
     chosen = {name: value for name in ("accuracy", "memory") if (value := getattr(options, name))}
     run = model.compile("llvm", options.threads, **chosen)
+    shapes = {name: profiled_shape(name, type_, options.size) for name, type_ in model.inputs.items()}
+    if lack := shortage(run.bind(shapes).planned_bytes):
+        raise UsageError(f"--size {options.size[0]}x{options.size[1]} {lack}: choose a smaller one")
     generator = np.random.default_rng(0)
     inputs = {}
     for name, type_ in model.inputs.items():
-        shape = profiled_shape(name, type_, options.size)
-        inputs[name] = (generator.random(shape) * model.input_range).astype(type_.dtype)
+        noise = generator.random(shapes[name], np.float32) * np.float32(model.input_range)
+        inputs[name] = noise.astype(type_.dtype, copy=False)
     print(run.profile(inputs, options.repeats))
     return OK
 

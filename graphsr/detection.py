@@ -20,6 +20,7 @@ from graphsr.backend import Backend
 from graphsr.detection_boxes import Candidates, candidates, suppress
 from graphsr.errors import ImageError, ModelError, ShapeError
 from graphsr.loading import load
+from graphsr.memory import shortage
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.op import Array
 from graphsr.ops import Resize
@@ -104,12 +105,15 @@ class Detector:
         Raises `ImageError` for other arrays, and when the network gives no numbers.
         """
         planes = image_planes(image, self.channels)
-        x, placement = place(planes, self.size, self.letterbox)
         (name,) = self.model.inputs
         try:
-            outputs = self.executable({name: x * np.float32(self.model.input_range)})
+            planned = self.executable.bind({name: (1, self.channels, *self.size)}).planned_bytes
         except ShapeError as error:
             raise ImageError(f"the network cannot take {self.size[0]} x {self.size[1]} pixels: {error}") from error
+        if lack := shortage(planned):
+            raise ImageError(f"a network of {self.size[0]} x {self.size[1]} pixels {lack}: choose a smaller size")
+        x, placement = place(planes, self.size, self.letterbox)
+        outputs = self.executable({name: x * np.float32(self.model.input_range)})
         found = [candidates(head, outputs[name], self.size, self.threshold) for name, head in self.heads.items()]
         return self._named(self._suppressed(Candidates.joined(found), placement), image.shape[0], image.shape[1])
 

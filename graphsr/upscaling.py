@@ -10,8 +10,9 @@ import os
 import numpy as np
 
 from graphsr.backend import Backend, Executable
-from graphsr.errors import ImageError
+from graphsr.errors import ImageError, ShapeError
 from graphsr.loading import load
+from graphsr.memory import shortage
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.op import Array
 from graphsr.ops import Resize
@@ -95,22 +96,15 @@ class Upscaler:
 
     def _check_memory(self, shape: tuple[int, ...]) -> None:
         """Refuse before memory is taken what the machine does not have."""
-        planned = self.executable.bind({self.input_name: shape}).planned_bytes
-        available = available_memory()
-        if available is not None and planned > available:
+        try:
+            planned = self.executable.bind({self.input_name: shape}).planned_bytes
+        except ShapeError as error:
+            raise ImageError(f"an image of {shape[3]} x {shape[2]} pixels cannot be taken: {error}") from error
+        if lack := shortage(planned):
             raise ImageError(
-                f"an image of {shape[3]} x {shape[2]} pixels needs {planned / 1e9:.1f} GB, "
-                f"{available / 1e9:.1f} GB are free: cut the image into smaller pieces or use a smaller model"
+                f"an image of {shape[3]} x {shape[2]} pixels {lack}: "
+                "cut the image into smaller pieces or use a smaller model"
             )
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that can be had now, None where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def _checked_scale(model: Model) -> int:

@@ -15,6 +15,7 @@ from graphsr.errors import GraphsrError
 from graphsr.imagefile import ImageFile, read_image, write_image
 from graphsr.importers.checkpoint import read_checkpoint
 from graphsr.importers.safetensors_file import write_safetensors
+from graphsr.memory import available_memory
 
 from support import ROOT
 
@@ -258,6 +259,14 @@ def test_no_output_falls_on_another_file(tmp_path: Path, words: tuple[str, ...])
     assert done.returncode == 2, done.stderr
     assert "another" in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(available_memory() is None, reason="the system does not tell how much memory there is")
+def test_profile_of_more_than_there_is() -> None:
+    done = graphsr("profile", "wdsr-x2", "--size", "999999999999x99999999999")
+    assert done.returncode == 1
+    assert "GB are free" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_white_survives_onnx(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from graphsr.dim import Dim
 from graphsr.imagefile import read_image
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.metrics import paper, psnr
+from graphsr.memory import available_memory
 from graphsr.model import Model
 from graphsr.ops import Add, Mul, Resize
 from graphsr.upscaling import Upscaler
@@ -141,9 +142,18 @@ def test_a_network_that_gives_no_numbers_is_refused() -> None:
 
 
 def test_too_large_for_memory_is_refused_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphsr.upscaling.available_memory", lambda: 1000)
-    with pytest.raises(graphsr.ImageError, match="GB are free"):
-        Upscaler(nearest_x2(), backend="reference")(np.zeros((64, 64), dtype=np.uint8))
+    upscaler = Upscaler(nearest_x2(), backend="reference")
+    for free in (1000, 200_000):  # less than one value, and than all of them
+        monkeypatch.setattr("graphsr.memory.available_memory", lambda free=free: free)
+        with pytest.raises(graphsr.ImageError, match="GB are free"):
+            upscaler(np.zeros((64, 64), dtype=np.uint8))
+
+
+@pytest.mark.skipif(available_memory() is None, reason="the system does not tell how much memory there is")
+def test_no_time_is_spent_on_a_plan_that_cannot_be() -> None:
+    """Planned in earnest, an image of 10^10 x 10^10 pixels would take for ever."""
+    with pytest.raises(graphsr.ShapeError, match="GB are free"):
+        graphsr.load("wdsr-x2").compile().bind({"input": (1, 3, 10**10, 10**10)})
 
 
 @pytest.mark.parametrize(("scale", "gain"), [(2, 1.5), (4, 1.2)])
