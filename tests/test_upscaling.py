@@ -14,8 +14,8 @@ import graphsr
 from graphsr.dim import Dim
 from graphsr.imagefile import read_image
 from graphsr.ir import Graph, Node, TensorType
-from graphsr.metrics import paper, psnr
 from graphsr.memory import available_memory
+from graphsr.metrics import paper, psnr
 from graphsr.model import Model
 from graphsr.ops import Add, Mul, Resize
 from graphsr.upscaling import Upscaler
