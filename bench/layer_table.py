@@ -108,11 +108,13 @@ LAYERS = (
 )
 HELPERS = words(
     """
-    add cast full greater logistic matmul maximum minimum mul reciprocal reduce_max reduce_mean reduce_prod reshape
+    add cast expand full greater logistic matmul maximum minimum mul reciprocal reduce_max reduce_mean reduce_prod reshape
     shape_of slice sqrt sub transpose where
     """
 )
 """Ops that operators of ONNX need besides those that they mean."""
+WHOLE = {"RNN": "simple_rnn", "GRU": "gru", "LSTM": "lstm"}
+"""Operators that are read as one op where it can say all that they do, and else written out in many."""
 
 
 def main() -> int:
@@ -200,6 +202,9 @@ def operators_by_op() -> dict[str, list[str]]:
     """The operators of ONNX that are read as each op, as the functions that read them name it."""
     found: dict[str, list[str]] = {}
     for operator in sorted(OPERATORS):
+        if operator in WHOLE:
+            found.setdefault(WHOLE[operator], []).append(operator)
+            continue
         named = {cls.name for cls in _named(OPERATORS[operator], set())}
         same = {op for op in named if op.replace("_", "") == operator.lower()}
         for op in (named - HELPERS) | same or named:
