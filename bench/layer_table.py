@@ -108,8 +108,8 @@ LAYERS = (
 )
 HELPERS = words(
     """
-    add cast expand full greater logistic matmul maximum minimum mul reciprocal reduce_max reduce_mean reduce_prod reshape
-    shape_of slice sqrt sub transpose where
+    add cast expand full greater logistic matmul maximum minimum mul reciprocal reduce_max reduce_mean reduce_prod
+    reshape shape_of slice sqrt sub transpose where
     """
 )
 """Ops that operators of ONNX need besides those that they mean."""
