@@ -180,6 +180,8 @@ IMAGE_OPS: tuple[Op, ...] = (
     ops.Tile((1, 2, 1, 3)),
     ops.Pad((1, 2, 3, 1), "reflect"),
     ops.Pad((1, 0, 2, 3)),
+    ops.LocalResponseNorm(5),
+    ops.LocalResponseNorm(34, beta=0.6),
 )
 
 
