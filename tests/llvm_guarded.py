@@ -182,6 +182,8 @@ IMAGE_OPS: tuple[Op, ...] = (
     ops.Pad((1, 0, 2, 3)),
     ops.LocalResponseNorm(5),
     ops.LocalResponseNorm(34, beta=0.6),
+    ops.Triangle(-2, upper=False),
+    ops.Hardmax(1),
     ops.CumulativeSum(1),
     ops.CumulativeSum(-1, exclusive=True, reverse=True),
 )
