@@ -39,6 +39,7 @@ LOWER: dict[str, str] = {
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
     "local_response_norm": "local_response",
     "cumulative_sum": "cumulate",
+    "lp_pool_nd": "lp_pool",
     **dict.fromkeys(("triangle", "one_hot", "hardmax"), "positions"),
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad", "pad_nd"), "shape"),
     **dict.fromkeys(("tile", "roll", "gather"), "repeat"),

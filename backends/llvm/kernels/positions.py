@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphsr.ir import Node
-from graphsr.op import Array, Op
+from graphsr.op import Op
 from graphsr.ops import (
     Add,
     ArgMax,
@@ -31,9 +31,9 @@ from graphsr.ops import (
     Where,
 )
 
-from .elementwise import Chain, Operand, Reference
-from .elementwise_planar import ITEMSIZE, lower_planar
-from .parts import part
+from .elementwise import Operand
+from .elementwise_planar import ITEMSIZE
+from .parts import constant, loop, operand, part
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -60,10 +60,10 @@ def lower(plan: Planner, node: Node) -> None:
 
 def _triangle(plan: Planner, node: Node, op: Triangle) -> None:
     x, (height, width) = node.inputs[0], node.type.dims[-2:]
-    column, row = _constant(np.arange(width)), _constant(np.arange(height)[:, None] + op.k)
+    column, row = constant(np.arange(width)), constant(np.arange(height)[:, None] + op.k)
     inside: Op = GreaterEqual() if op.upper else LessEqual()
-    zero = _constant(np.zeros((), x.type.dtype))
-    _loop(plan, node, (inside, (column, row)), (Where(), (0, Operand(x, x.type.dims), zero)))
+    zero = constant(np.zeros((), x.type.dtype))
+    loop(plan, node, (inside, (column, row)), (Where(), (0, operand(x), zero)))
 
 
 def _one_hot(plan: Planner, node: Node, op: OneHot) -> None:
@@ -75,9 +75,9 @@ def _one_hot(plan: Planner, node: Node, op: OneHot) -> None:
     if dtype == "bool" or ("float" in dtype and depth > EXACT):
         raise NoKernel(f"indices of {dtype} up to {depth}")
     given = Operand(indices, (*indices.type.dims[:axis], 1, *indices.type.dims[axis:]))
-    none, count = _constant(np.zeros((), dtype)), _constant(np.full((), depth, dtype))
+    none, count = constant(np.zeros((), dtype)), constant(np.full((), depth, dtype))
     off, on = (Operand(_element(plan, node, values, i), ()) for i in (0, 1))
-    _loop(
+    loop(
         plan,
         node,
         (Less(), (given, none)),
@@ -91,30 +91,21 @@ def _one_hot(plan: Planner, node: Node, op: OneHot) -> None:
 def _hardmax(plan: Planner, node: Node, op: Hardmax) -> None:
     x, axis = node.inputs[0], op.axis % node.type.rank
     place, most = (part(plan, node, search, x) for search in (ArgMax(axis), ReduceMax((axis,))))
-    one, zero, nan = (_constant(np.array(value, np.float32)) for value in (1, 0, np.nan))
-    _loop(
+    one, zero, nan = (constant(np.array(value, np.float32)) for value in (1, 0, np.nan))
+    loop(
         plan,
         node,
-        (Equal(), (Operand(place, place.type.dims), _positions(node, axis, place.type.dtype))),
+        (Equal(), (operand(place), _positions(node, axis, place.type.dtype))),
         (Where(), (0, one, zero)),
-        (IsNan(), (Operand(most, most.type.dims),)),
+        (IsNan(), (operand(most),)),
         (Where(), (2, nan, 1)),
     )
-
-
-def _loop(plan: Planner, node: Node, *steps: tuple[Op, tuple[Reference, ...]]) -> None:
-    """Compute the node by these steps; numbers among their operands are earlier ones."""
-    lower_planar(plan, Chain((node,), steps))
-
-
-def _constant(value: Array) -> Operand:
-    return Operand(Node.const(value), value.shape)
 
 
 def _positions(node: Node, axis: int, dtype: str) -> Operand:
     """0, 1, … along an axis of the node."""
     behind = node.type.rank - 1 - axis
-    return _constant(np.arange(node.type.dims[axis], dtype=dtype).reshape(-1, *[1] * behind))
+    return constant(np.arange(node.type.dims[axis], dtype=dtype).reshape(-1, *[1] * behind))
 
 
 def _element(plan: Planner, node: Node, vector: Node, i: int) -> Node:
