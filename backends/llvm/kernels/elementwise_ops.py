@@ -35,6 +35,7 @@ from graphsr.ops import (
     Log,
     Maximum,
     Minimum,
+    Mod,
     Mul,
     Neg,
     Not,
@@ -56,6 +57,7 @@ from graphsr.ops import (
 
 from ..loops import IVECTOR, LANES, MASK, VECTOR, Function, Value, is_float
 from .activation import EMITTERS, emit_activation, leaky
+from .integers import remainder, to_integer
 from .math import DOUBLES, LONGS, constant, erf, exp, log_, power
 from .trigonometry import cos, sin
 
@@ -83,7 +85,7 @@ def lanes_for(k: Function, steps: Sequence[Step]) -> int:
 
 def in_doubles(op: Op) -> bool:
     """Whether a function of float32 holds many numbers of float64 at a time."""
-    return isinstance(op, Cos | Gelu | Pow | Sin)
+    return isinstance(op, Cos | Gelu | Mod | Pow | Sin)
 
 
 Formula = Callable[..., Value]
@@ -148,10 +150,11 @@ def _shrink(k: Function, op: Shrink, x: Value) -> Value:
 
 
 def _cast(k: Function, op: Cast, x: Value) -> Value:
-    """From any number or truth value; to integers from those alone."""
+    """From any number or truth value."""
     if op.dtype == "bool":
         return x if x.type == MASK else k.compare("ne", x, k.literal(0, x.type))
-    return convert(k, x, {"float32": VECTOR, "float64": DOUBLES, "int32": IVECTOR, "int64": LONGS}[op.dtype])
+    type_ = {"float32": VECTOR, "float64": DOUBLES, "int32": IVECTOR, "int64": LONGS}[op.dtype]
+    return to_integer(k, x, type_) if is_float(x.type) and not is_float(type_) else convert(k, x, type_)
 
 
 def convert(k: Function, x: Value, type_: str) -> Value:
@@ -197,6 +200,7 @@ FORMULAS: dict[type[Op], Formula] = {
     Log: lambda k, op, x: log_(k, x),
     Maximum: _extreme("ge"),
     Minimum: _extreme("le"),
+    Mod: remainder,
     Mul: lambda k, op, a, b: a * b,
     Neg: lambda k, op, x: -x,
     Not: lambda k, op, x: x ^ k.literal(True, x.type),
@@ -248,7 +252,9 @@ def has_formula(op: Op, operands: Sequence[str], result: str) -> bool:
     and bool."""
     dtypes = {*operands, result} - {"float32", "bool"}
     if isinstance(op, Cast):
-        return not ("float" in operands[0] and "int" in result)  # what is too large depends on the machine
+        return True
+    if isinstance(op, Mod):
+        return result != "float64"
     if isinstance(op, Pow):
         return (operands[0], "float64" in operands) == ("float32", False)
     return not dtypes or type(op) in ANY_NUMBER or (type(op) in ANY_FLOAT and dtypes == {"float64"})
