@@ -115,6 +115,14 @@ depthwise = st.tuples(st.sampled_from((2, 3, 8, 16, 17, 25, 32, 100)), st.just(1
 
 
 @st.composite
+def pointwise(draw: st.DrawFn) -> GraphCase:
+    """A 1x1 convolution between so few channels that images stay planar."""
+    g, ci, co = draw(st.sampled_from([(1, 8, 8), (1, 3, 5), (1, 1, 1), (1, 7, 100), (2, 3, 4), (8, 1, 1), (3, 5, 13)]))
+    h, w = image_size(draw, (1, 1), g * ci * co)
+    return draw(cases(Conv2d(groups=g), (draw(st.integers(1, 2)), g * ci, h, w), (g * co, ci, 1, 1)))
+
+
+@st.composite
 def transposed(draw: st.DrawFn) -> GraphCase:
     g, ci, co = draw(one_group | st.just((2, 16, 32)) | st.just((3, 2, 5)))
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
@@ -157,6 +165,7 @@ EXACT = {
     "one group": plain(one_group),
     "groups": plain(several_groups),
     "depthwise": plain(depthwise),
+    "pointwise": pointwise(),
     "transposed": transposed(),
     "shuffled": shuffled(),
 }
@@ -229,6 +238,8 @@ SPILLED = {
     "tail": (Conv2d(padding=(1, 1, 1, 1)), 64, (3, 64, 3, 3)),
     "planar": (Conv2d(padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
     "planar, stride 2": (Conv2d((2, 2), padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
+    "planar 1x1": (Conv2d(), 8, (8, 8, 1, 1)),
+    "planar depthwise, stride 2": (Conv2d((2, 2), padding=(1, 1, 1, 1), groups=8), 8, (8, 1, 3, 3)),
     "depthwise": (Conv2d(padding=(1, 1, 1, 1), groups=64), 64, (64, 1, 3, 3)),
     "depthwise 5x5": (Conv2d(padding=(2, 2, 2, 2), groups=64), 64, (64, 1, 5, 5)),
     "transposed": (ConvTranspose2d((2, 2), (1, 1, 1, 1)), 64, (64, 64, 4, 4)),

@@ -1,7 +1,7 @@
 """conv2d where every input channel has a group of its own, with m output channels each, on blocked images.
 
     note where the rows under the band of output rows of the unit lie
-    for block of 16 input channels: for row of the band: for R output pixels:
+    for strip of rows: for block of 16 input channels: for row of the strip: for R output pixels:
         for ky, kx:
             R x m accumulators += x[y·s + ky·d, x·s + kx·d] · w[block, ky, kx, m]
         interleave the m vectors of a pixel: channel c·m + j; epilogue, to the row
@@ -43,6 +43,8 @@ PIXELS = 4
 """R at most: of two of them, the instructions of one run while the other's sums wait for each other."""
 UNITS_PER_THREAD = 1
 """With more of them, threads read more of the rows that another one wrote."""
+STRIP_BYTES = 512 << 10
+"""What a strip reads, about: with what it writes, it stays in the second cache from block to block."""
 SMALLEST_UNIT = 100_000
 """Multiply-adds in a unit, some microseconds."""
 
@@ -73,7 +75,7 @@ class ConvDepthwise(Kernel):
             "w": PTR,
             "zeros": PTR,
             **self.epilogue.slots(),
-            **dict.fromkeys((*SIZES, "band", "bands"), I64),
+            **dict.fromkeys((*SIZES, "band", "bands", "strip"), I64),
         }
 
     @property
@@ -87,9 +89,10 @@ class ConvDepthwise(Kernel):
         with k.loop((count - 1) * self.window.stride[0] + self.reach) as i:
             address = row_of_image(k, image, self.window.row(k, first, 0) + i)
             k.store(address + self.window.before[1] * -VECTOR_BYTES, k.scratch + VECTOR_BYTES + i * 8)
-        with k.loop(self.blocks) as block:
+        with k.loop((count + k["strip"] - 1) // k["strip"]) as strip, k.loop(self.blocks) as block:
+            start = strip * k["strip"]
             weights = self._weights(k, block) if self.unrolled else []
-            with k.loop(count) as row:
+            with k.loop(k.minimum(start + k["strip"], count), start=start) as row:
                 self._row(k, block, weights, row, image * k["out_height"] + first + row)
         with k.loop(count) as row, k.loop(self.out_blocks) as block:
             out = k["y"] + (image * k["out_height"] + first + row) * k["y_row"] + block * k["y_block"]
@@ -234,6 +237,7 @@ def lower_depthwise(plan: Planner, conv: Convolution) -> None:
         **dict(zip(SIZES, (height, width, out_height, out_width), strict=True)),
         "band": band,
         "bands": bands,
+        "strip": max(1, STRIP_BYTES // (window.stride[0] * blocks * width * VECTOR_BYTES)),
         "w": plan.weight(conv.weight, form, lambda w: pack_depthwise(w, blocks, outputs)),
         "zeros": plan.zero_row(x),
     }

@@ -28,15 +28,17 @@ from ..memory import LINE, aligned
 from .conv_head import Window
 from .epilogue import Epilogue
 from .register_tile import accumulators
-from .row import deinterleave
+from .row import deinterleave, load_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
     from .conv import Convolution
 
-STAGED = 128 << 10
-"""Bytes of input rows that a unit copies, if a row does not take more."""
+STAGED = 16 << 10
+"""Bytes of input rows that a unit copies: half of a first cache. More, where windows share most of so few rows, ..."""
+MOST_STAGED = 128 << 10
+"""... but at most so many, if a single window does not take more."""
 STREAMED = 32 << 20
 """Bytes from which a result is not worth keeping in the caches."""
 UNROLLED_TAPS = 4
@@ -105,21 +107,16 @@ class ConvPlanar(Kernel):
         """Copy the rows under `count` output rows: [Ci][rows][s][pitch] floats, preceded by a vector of anything.
         Returns where pixel 0 is."""
         (kh, _), (sy, sx), (dy, _) = self.window.size, self.window.stride, self.window.dilation
-        line, stage = k.scratch, k.scratch + sx * k["pitch"] + VECTOR_BYTES
+        stage = k.scratch + VECTOR_BYTES
         with k.loop(self.ci) as c, k.loop((count - 1) * sy + ((kh - 1) * dy + 1)) as row:
             target = stage + (c * self._rows(k) + row) * (sx * k["pitch"])
             y = first * sy + row - self.window.before[0]
-            plane = k["x"] + (image * self.ci + c) * k["height"] * k["width"] * 4
-            place = target if sx == 1 else line
-            with k.loop(sx * k["pitch"], step=VECTOR_BYTES) as at:
-                k.store(k.vector(0.0), place + at)
-            with k.when((y >= 0) & (y < k["height"])):
-                self._copy(k, plane + y * k["width"] * 4, place + self.window.before[1] * 4)
-            if sx > 1:
-                with k.loop(k["pitch"], step=VECTOR_BYTES) as at:
-                    given = [k.load(line + at * sx + i * VECTOR_BYTES) for i in range(sx)]
-                    for phase, vector in enumerate(deinterleave(k, given)):
-                        k.store(vector, target + phase * k["pitch"] + at)
+            inside = (y >= 0) & (y < k["height"])
+            with k.when(inside):
+                plane = k["x"] + (image * self.ci + c) * k["height"] * k["width"] * 4
+                self._copy(k, plane + y * k["width"] * 4, target)
+            with k.when(inside ^ 1), k.loop(sx * k["pitch"], step=VECTOR_BYTES) as at:
+                k.store(k.vector(0.0), target + at)
         return stage
 
     def _rows(self, k: Function) -> Value:
@@ -127,12 +124,30 @@ class ConvPlanar(Kernel):
         return (k["band"] - 1) * self.window.stride[0] + ((self.window.size[0] - 1) * self.window.dilation[0] + 1)
 
     def _copy(self, k: Function, source: Value, target: Value) -> None:
-        """A row of the input."""
-        whole = k["width"] // LANES * LANES
-        with k.loop(whole, step=LANES) as x:
-            k.store(k.load(source + x * 4, align=4), target + x * 4, align=4)
-        mask = k.first_lanes(k["width"] - whole)
-        k.store_some(k.load_some(source + whole * 4, mask), target + whole * 4, mask)
+        """A row of the input between zeros: masked where it begins and ends."""
+        before, step = self.window.before[1], LANES * self.window.stride[1]
+        edge = -(-before // step) * VECTOR_BYTES
+        whole = k.minimum((k["width"] + before) // step * VECTOR_BYTES, k["pitch"])
+        self._copy_vectors(k, source, target, 0, edge, masked=True)
+        self._copy_vectors(k, source, target, edge, whole, masked=False)
+        self._copy_vectors(k, source, target, k.maximum(whole, edge), k["pitch"], masked=True)
+
+    def _copy_vectors(
+        self, k: Function, source: Value, target: Value, start: Index, stop: Index, *, masked: bool
+    ) -> None:
+        """Bytes start..stop of all phases of a row."""
+        sx = self.window.stride[1]
+        used = {kx * self.window.dilation[1] % sx for kx in range(self.window.size[1])}
+        with k.loop(stop, start=start, step=VECTOR_BYTES) as at:
+            given = []
+            for i in range(sx):
+                x = at // 4 * sx + (i * LANES - self.window.before[1])
+                place = source + x * 4
+                inside = between(k, 0 - x, k["width"] - x) if masked else None
+                given.append(load_row(k, place, inside))
+            for phase, vector in enumerate(deinterleave(k, given)):
+                if phase in used:
+                    k.store(vector, target + phase * k["pitch"] + at)
 
     # --- sums ---------------------------------------------------------------------------------------------------
 
@@ -179,37 +194,59 @@ class ConvPlanar(Kernel):
         self, k: Function, total: list[Value], image: Value, group: Value, panel: Value, row: Value, x: Value
     ) -> None:
         """Epilogue, and out: whole vectors where all pixels are inside the row, masked ones at its ends."""
-        inside = (x >= 0) & (x + LANES * self.vectors <= k["out_width"])
-        streamed = k["streamed"].equals(1)
-        for t in range(self.channels):
-            channel = panel * self.channels + t
-            exists = channel < self.co if self.co % self.channels else k.literal(1, I1)
-            with k.when(exists):
-                out_row = (image * self.co + channel) * k["out_height"] + row
-                place = (out_row * k["out_width"] + x) * 4
-                masks = [between(k, 0 - x - p * LANES, k["out_width"] - x - p * LANES) for p in range(self.vectors)]
-                sums = total[t * self.vectors : (t + 1) * self.vectors]
-                results = self._finish(k, sums, group * self.co + channel, place, masks)
-                with k.when(inside & streamed):
-                    for p, y in enumerate(results):
-                        k.store(y, k["y"] + place + p * VECTOR_BYTES, nontemporal=True)
-                with k.when(inside & (streamed ^ 1)):
-                    for p, y in enumerate(results):
-                        k.store(y, k["y"] + place + p * VECTOR_BYTES, align=4)
-                with k.when(inside ^ 1):
-                    for p, (y, mask) in enumerate(zip(results, masks, strict=True)):
-                        k.store_some(y, k["y"] + place + p * VECTOR_BYTES, mask)
+        first, plane = panel * self.channels, k["out_height"] * k["out_width"]
+        start = ((image * self.co + first) * plane + row * k["out_width"] + x) * 4
+        places = [start + t * plane * 4 for t in range(self.channels)]
 
-    def _finish(
-        self, k: Function, sums: Sequence[Value], channel: Value, place: Value, masks: Sequence[Value]
-    ) -> list[Value]:
+        def masks() -> list[Value]:
+            return [between(k, 0 - x - p * LANES, k["out_width"] - x - p * LANES) for p in range(self.vectors)]
+
+        read = masks() if self.epilogue.residual else []
+        results = []
+        for t, place in enumerate(places):
+            exists = self._exists(k, first, t)
+            channel = k.select(exists, group * self.co + first + t, k.literal(0))
+            residuals = [k.select(exists, k["r"] + place, k["r"]) + p * VECTOR_BYTES for p in range(len(read))]
+            given = [k.load_some(place, mask) for place, mask in zip(residuals, read, strict=True)]
+            results.append(self._finish(k, total[t * self.vectors : (t + 1) * self.vectors], channel, given))
+        inside, streamed = (x >= 0) & (x + LANES * self.vectors <= k["out_width"]), self._streamed(k)
+        with k.when(inside & streamed):
+            self._put(k, results, places, first, [], past_caches=True)
+        with k.when(inside & (streamed ^ 1)):
+            self._put(k, results, places, first, [])
+        with k.when(inside ^ 1):
+            self._put(k, results, places, first, masks())
+
+    def _exists(self, k: Function, first: Value, t: int) -> Value:
+        """Whether the panel that begins with channel `first` has a channel t: only the last one may not."""
+        missing = self.panels * self.channels - self.co
+        return k.literal(1, I1) if t < self.channels - missing else first + t < self.co
+
+    def _streamed(self, k: Function) -> Value:
+        """Whether whole vectors go past the caches."""
+        return k["streamed"].equals(1)
+
+    def _finish(self, k: Function, sums: Sequence[Value], channel: Value, residuals: Sequence[Value]) -> list[Value]:
         """The epilogue of 16·P pixels of a channel."""
         channels = self.epilogue.begin_channel(k, channel)
-        results = []
-        for p, (y, mask) in enumerate(zip(sums, masks, strict=True)):
-            residual = k.load_some(k["r"] + place + p * VECTOR_BYTES, mask) if self.epilogue.residual else None
-            results.append(channels.apply(k, y, residual))
-        return results
+        return [channels.apply(k, y, residuals[p] if residuals else None) for p, y in enumerate(sums)]
+
+    def _put(
+        self,
+        k: Function,
+        results: Sequence[Sequence[Value]],
+        places: Sequence[Value],
+        first: Value,
+        masks: Sequence[Value],
+        *,
+        past_caches: bool = False,
+    ) -> None:
+        """Store what was computed of the channels that there are."""
+        for t, (place, pixels) in enumerate(zip(places, results, strict=True)):
+            with k.when(self._exists(k, first, t)):
+                for p, y in enumerate(pixels):
+                    mask = masks[p] if masks else None
+                    store_row(k, y, k["y"] + place + p * VECTOR_BYTES, mask, past_caches=past_caches)
 
 
 def between(k: Function, first: Value, stop: Value) -> Value:
@@ -225,25 +262,24 @@ def wants_planar(plan: Planner, conv: Convolution) -> bool:
 
 def lower_planar(plan: Planner, conv: Convolution) -> None:
     """Add the call."""
+    from .conv_planar_pointwise import is_planar_pointwise, lower_planar_pointwise
+
     op = conv.op
     assert isinstance(op, Conv2d)
-    x_node, groups = conv.node.inputs[0], conv.op.groups
-    n, channels, height, width = x_node.type.dims
-    _, co, out_height, out_width = conv.node.type.dims
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
-    ci, co = channels // groups, co // groups
-    epilogue = replace(conv.epilogue, partial=False)
-    kernel = ConvPlanar(ci, co, groups, *tile_of(plan.target, co, out_width), window, epilogue)
-    pitch, band = geometry(kernel, width, out_width, out_height, n * groups, plan.threads)
+    if is_planar_pointwise(conv):
+        lower_planar_pointwise(plan, conv, window)
+        return
+    n, _, height, width = conv.node.inputs[0].type.dims
+    _, _, out_height, out_width = conv.node.type.dims
+    ci, co, images = conv.weight.shape[1], len(conv.weight) // op.groups, n * op.groups
+    tile = tile_of(plan.target, co, out_width)
+    kernel = ConvPlanar(ci, co, op.groups, *tile, window, replace(conv.epilogue, partial=False))
+    pitch, band = geometry(kernel, width, out_width, out_height, images, plan.threads)
     bands = -(-out_height // band)
     even = out_width % LANES == 0
-    form = f"planar {kernel.channels}"
     arguments: dict[str, Argument] = {
-        "x": plan.planar(x_node),
-        "y": plan.new_planar(conv.node),
-        "w": plan.weight(conv.weight, form, partial(pack_planar, kernel)),
-        **({"r": plan.planar(conv.node.inputs[conv.layer.residual])} if conv.layer.residual is not None else {}),
-        **conv.channel_arguments(plan),
+        **planar_arguments(plan, conv, kernel),
         "height": height,
         "width": width,
         "out_height": out_height,
@@ -255,15 +291,27 @@ def lower_planar(plan: Planner, conv: Convolution) -> None:
         "streamed": int(even and conv.node.type.nbytes >= STREAMED),
     }
     rows = (band - 1) * window.stride[0] + (window.size[0] - 1) * window.dilation[0] + 1
-    scratch = (ci * rows + 1) * window.stride[1] * pitch + 2 * VECTOR_BYTES * kernel.vectors + VECTOR_BYTES
+    scratch = ci * rows * window.stride[1] * pitch + 2 * VECTOR_BYTES * kernel.vectors + VECTOR_BYTES
     label = "planar {}x{}".format(*window.size)
-    plan.call(conv.node, kernel, arguments, n * groups * bands, label=label, scratch=scratch)
+    plan.call(conv.node, kernel, arguments, images * bands, label=label, scratch=scratch)
+
+
+def planar_arguments(plan: Planner, conv: Convolution, kernel: ConvPlanar) -> dict[str, Argument]:
+    """The arrays that are read and written, and the values of the epilogue."""
+    layer, inputs = conv.layer, conv.node.inputs
+    return {
+        "x": plan.planar(inputs[0]),
+        "y": plan.new_planar(conv.node),
+        "w": plan.weight(conv.weight, f"planar {kernel.channels}", partial(pack_planar, kernel)),
+        **({"r": plan.planar(inputs[layer.residual])} if layer.residual is not None else {}),
+        **conv.channel_arguments(plan),
+    }
 
 
 def tile_of(target: Target, co: int, width: int) -> tuple[int, int]:
     """The register tile with the fewest channels in vain; of these, the first of those that take about the fewest
     cycles for a row, where a multiply-add takes half a cycle and a load about a fifth more."""
-    fitting = [tile for tile in TILES if tile[0] * tile[1] <= accumulators(target)]
+    fitting = [tile for tile in TILES if tile[0] * tile[1] <= accumulators(target) and _has_registers(target, *tile)]
     least = min(-(-co // channels) * channels for channels, _ in fitting)
 
     def cycles(tile: tuple[int, int]) -> float:
@@ -272,6 +320,12 @@ def tile_of(target: Target, co: int, width: int) -> tuple[int, int]:
 
     even = [tile for tile in fitting if -(-co // tile[0]) * tile[0] == least]
     return next(tile for tile in even if cycles(tile) <= 1.06 * min(map(cycles, even)))
+
+
+def _has_registers(target: Target, channels: int, vectors: int) -> bool:
+    """Whether the pixels of a tap, which several channels read, fit beside the accumulators, and a weight."""
+    pixels = vectors if channels > 1 else 0
+    return (channels * vectors + pixels) * (32 * LANES // target.vector_bits) < target.registers
 
 
 def geometry(
@@ -283,7 +337,8 @@ def geometry(
     read = -(-(out_width + LANES) // tile) * tile + (kw - 1) * dx // sx
     written = -(-(kernel.window.before[1] + width) // sx)
     pitch = -(-max(read, written) // LANES) * VECTOR_BYTES
-    rows = max(1, STAGED // (kernel.ci * sx * pitch))
+    row_bytes, shared = kernel.ci * sx * pitch, (kh - 1) * dy
+    rows = max(1, STAGED // row_bytes, min(2 * shared + sy, MOST_STAGED // row_bytes))
     band = max(1, (rows - (kh - 1) * dy - 1) // sy + 1)
     wanted = -(-4 * threads // images)
     return pitch, max(1, min(band, -(-out_height // wanted)))
