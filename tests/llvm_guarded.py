@@ -185,7 +185,6 @@ IMAGE_OPS: tuple[Op, ...] = (
     ops.Triangle(-2, upper=False),
     ops.Hardmax(1),
     ops.LpPoolNd((3, 2), (2, 1), (1, 0, 1, 1), (1, 1), True),
-    ops.LpPoolNd((2, 2), (1, 1), (0, 0, 0, 0), (1, 1), p=3),
     ops.CumulativeSum(1),
     ops.CumulativeSum(-1, exclusive=True, reverse=True),
 )
