@@ -16,7 +16,7 @@ pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
 
-WINDOWS = st.sampled_from([1, 2, 3, 5, 8, 33, 70])
+WINDOWS = st.sampled_from([1, 2, 3, 5, 8, 33, 70, 300])
 RESPONSES = st.builds(
     LocalResponseNorm,
     size=WINDOWS,

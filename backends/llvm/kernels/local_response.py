@@ -43,15 +43,16 @@ ROOTS = (0.5, 0.75, 1.0)
 class Response:
     """What becomes of a sum of squares."""
 
-    size: int
+    before: int
+    """Channels of a window before its own."""
+    behind: int
     beta: float
     by_roots: bool
     """Whether β is one of `ROOTS` and s is never negative."""
 
     @property
-    def before(self) -> int:
-        """Channels of a window before its own."""
-        return (self.size - 1) // 2
+    def size(self) -> int:
+        return self.before + 1 + self.behind
 
     @property
     def lanes(self) -> int:
@@ -118,7 +119,7 @@ class RespondInBlocks(Kernel):
     @property
     def lead(self) -> int:
         """Bytes of zeros before the squares of a pixel, and behind them, in whole vectors."""
-        return -(-(self.response.size // 2) // LANES) * VECTOR_BYTES
+        return -(-max(self.response.before, self.response.behind) // LANES) * VECTOR_BYTES
 
     def body(self, k: Function, target: Target) -> None:
         self._surround(k)
@@ -173,12 +174,13 @@ def lower(plan: Planner, node: Node) -> None:
     assert isinstance(op, LocalResponseNorm)
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
-    response = Response(op.size, op.beta, op.beta in ROOTS and min(op.alpha, op.kappa) >= 0)
+    images, channels, *image = node.type.dims
+    before, behind = (min(side, channels - 1) for side in ((op.size - 1) // 2, op.size // 2))
+    response = Response(before, behind, op.beta, op.beta in ROOTS and min(op.alpha, op.kappa) >= 0)
     scalars: dict[str, Argument] = {"alpha": op.alpha / op.size, "kappa": op.kappa}
     if plan.is_blocked(source):
         _lower_blocked(plan, node, response, scalars)
         return
-    images, channels, *image = node.type.dims
     pieces, each = columns_of(prod(image), 8 * channels)
     arguments: dict[str, Argument] = {"x": plan.planar(source), "y": plan.new_planar(node), **scalars}
     arguments |= {"size": channels, "inner": prod(image), "each": each}
