@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..kernel import Argument
+from ..kernel import Argument, Kernel
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import LINE
 from .conv_head import Window
-from .conv_planar import STREAMED, ConvPlanar, planar_arguments, tile_of
+from .conv_planar import STREAMED, WIDEST, ConvPlanar, planar_arguments, tile_of
 from .row import BAND_BYTES, load_row
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ class ConvPlanarPointwise(ConvPlanar):
         residual = {"r": PTR} if self.epilogue.residual else {}
         sizes = dict.fromkeys(("out_height", "out_width", "each", "pieces", "streamed"), I64)
         return {"x": PTR, "y": PTR, "w": PTR, **residual, **self.epilogue.slots(), **sizes}
+
+    def for_any_width(self, target: Target) -> set[Kernel]:
+        return {self}
 
     def body(self, k: Function, target: Target) -> None:
         image, first = k.unit // k["pieces"], k.unit % k["pieces"] * k["each"]
@@ -87,7 +90,7 @@ def lower_planar_pointwise(plan: Planner, conv: Convolution, window: Window) -> 
     n, _, height, width = conv.node.inputs[0].type.dims
     ci, plane, images = conv.weight.shape[1], height * width, n * conv.op.groups
     co = len(conv.weight) // conv.op.groups
-    tile = tile_of(plan.target, co, plane)
+    tile = tile_of(plan.target, co, WIDEST)
     kernel = ConvPlanarPointwise(ci, co, conv.op.groups, *tile, window, replace(conv.epilogue, partial=False))
     pixels = LANES * kernel.vectors
     wanted = min(BAND_BYTES // (4 * (ci + co)), -(-plane * images // (UNITS_PER_THREAD * plan.threads)))
