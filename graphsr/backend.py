@@ -87,8 +87,13 @@ class Backend(ABC):
     def program(self, graph: Graph, threads: int) -> Program:
         """Prepare a bound graph. Called once per combination of input shapes."""
 
+    def program_at_most(self, graph: Graph, threads: int) -> Program:
+        """The same where nobody asked for a number of threads: `threads`, or fewer where more would be slower."""
+        return self.program(graph, threads)
+
     def compile(self, graph: Graph, *, threads: int | None = None) -> Executable:
-        """Optimise the graph and make it callable. `threads=None` uses all that are available.
+        """Optimise the graph and make it callable. `threads=None` uses all that are available, or fewer
+        for images so small that more would be slower.
 
         Raises `BackendError` that lists every node which is not supported.
         """
@@ -97,7 +102,7 @@ class Backend(ABC):
         refused = [f"  {node.where()} : {node.type}" for node in optimised.nodes() if not self.supports(node)]
         if refused:
             raise BackendError(f"backend {self.name!r} does not support:\n" + "\n".join(refused))
-        return Executable(self, optimised, resolve_threads(threads))
+        return Executable(self, optimised, resolve_threads(threads), exactly=threads is not None)
 
 
 class Executable:
@@ -109,17 +114,19 @@ class Executable:
 
     CACHED_SIZES = 8
 
-    def __init__(self, backend: Backend, graph: Graph, threads: int) -> None:
+    def __init__(self, backend: Backend, graph: Graph, threads: int, exactly: bool = True) -> None:
+        """`threads` at most, if not `exactly` so many."""
         self.backend = backend
         self.graph = graph
         self.threads = threads
+        self._is_exact = exactly
         self._programs: OrderedDict[tuple[tuple[int, ...], ...], Program] = OrderedDict()
         self._is_prepared = False
         self._lock = ForkSafeLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it is made from; another process compiles, or reloads what was compiled before."""
-        return Executable, (self.backend, self.graph, self.threads)
+        return Executable, (self.backend, self.graph, self.threads, self._is_exact)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -152,7 +159,8 @@ class Executable:
                 if not self._is_prepared:
                     self.backend.prepare(self.graph, self.threads)
                     self._is_prepared = True
-                program = self.backend.program(_that_fits(self.graph.bind(shapes)), self.threads)
+                prepare = self.backend.program if self._is_exact else self.backend.program_at_most
+                program = prepare(_that_fits(self.graph.bind(shapes)), self.threads)
                 self._programs[key] = program
                 if len(self._programs) > self.CACHED_SIZES:
                     self._programs.popitem(last=False)

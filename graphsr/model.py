@@ -63,7 +63,8 @@ class Model:
     def compile(
         self, backend: str | Backend = DEFAULT_BACKEND, threads: int | None = None, **options: object
     ) -> Executable:
-        """Make the network callable on a backend; `threads=None` uses all that are available.
+        """Make the network callable on a backend; `threads=None` uses all that are available, or fewer for
+        images so small that more would be slower.
 
         `options` are those of the backend; llvm has `accuracy="high"`, and `memory="low"` or `"high"`.
         Raises `BackendError` when the backend or an option is unknown, or a node is not supported.

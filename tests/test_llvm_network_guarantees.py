@@ -116,6 +116,19 @@ def test_pairs_of_large_images_give_the_same_bits() -> None:
     assert "pair" in runs[0].explain()
 
 
+@pytest.mark.usefixtures("many_processors")
+def test_no_more_threads_than_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody asks for a number, an image of a few pixels is computed by one thread, a large one by all."""
+    monkeypatch.setenv("GRAPHSR_NUM_THREADS", "2")
+    open_run, two = network("EDSR").compile("llvm"), network("EDSR").compile("llvm", 2)
+    (name,) = two.inputs
+    for size, useful in ((1, 1), (96, 2)):
+        shapes = {name: (1, 3, size, size)}
+        assert two.bind(shapes).threads == 2
+        for run in (open_run, pickle.loads(pickle.dumps(open_run))):
+            assert run.bind(shapes).threads == useful
+
+
 def test_explain_names_the_threads_that_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend_module, "processors", lambda: 2)
     for asked, used in ((1, "1 thread,"), (2, "2 threads,"), (64, "2 threads,")):

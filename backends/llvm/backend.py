@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,12 @@ from graphsr.threads import processors
 
 from ..weights import WeightCache
 from .anticipate import kernels_of_all_sizes
+from .balance import useful_threads
 from .kernel import Call
 from .library import library
 from .loops import LANES
 from .memory import Memory
-from .plan import Planner
+from .plan import Plan, Planner
 from .program import LlvmProgram
 from .segment import run_once
 from .target import host
@@ -78,11 +79,17 @@ class LlvmBackend(Backend):
         library(self.target).add_network(network, lambda: kernels_of_all_sizes(graph, self.target, threads, self.keep))
 
     def program(self, graph: Graph, threads: int) -> LlvmProgram:
+        return self._program(graph, threads, lambda plan, most: most)
+
+    def program_at_most(self, graph: Graph, threads: int) -> LlvmProgram:
+        return self._program(graph, threads, useful_threads)
+
+    def _program(self, graph: Graph, threads: int, choose: Callable[[Plan, int], int]) -> LlvmProgram:
         kernels = library(self.target)
         threads = min(threads, processors())  # more could only wait for each other, and the bits are the same
 
         def execute(call: Call) -> None:
             run_once(call, kernels, threads)
 
-        planner = Planner(graph, self.target, threads, self.weights, execute, self.keep)
-        return LlvmProgram(planner.plan(), kernels, self.memory, threads)
+        plan = Planner(graph, self.target, threads, self.weights, execute, self.keep).plan()
+        return LlvmProgram(plan, kernels, self.memory, choose(plan, threads))

@@ -8,9 +8,9 @@
 
 The network is a table, so the region is compiled once for all of them. The units of a step are shared out in runs of
 neighbours, the same from step to step, so that a thread mostly reads what it wrote itself and has in its own cache; who
-is done helps the others. The result does not depend on who computes what. Waiting spins first and then yields the
-processor, so that a team with more threads than processors still gets on. A stop request empties the remaining steps;
-the barriers stay in step.
+is done helps the others, but leaves the owner of a single unit the time to come. The result does not depend on who
+computes what. Waiting spins first and then yields the processor, so that a team with more threads than processors still
+gets on. A stop request empties the remaining steps; the barriers stay in step.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ _PAUSE = {
 SPINS = 10_000
 """Pauses before a waiting thread yields: about half a millisecond, longer than threads usually wait for each other. A
 yield costs nothing on an idle machine, but a time slice where anybody else wants the processor."""
+
+PEEKS = 64
+"""Pauses before a thread takes a unit of a step that has fewer units than threads: some microseconds, so that the owner
+of the unit comes first. Whoever computed the step before has in its cache what this one reads."""
 
 _TEXT = """
 {declare_pause}
@@ -107,7 +111,26 @@ share:
   %c.index = add i64 %c.row, %v.next
   %c.at = mul i64 %c.index, 64
   %counter = getelementptr i8, ptr %barrier, i64 %c.at
-  br label %take
+  %own = icmp eq i64 %helped, 0
+  br i1 %own, label %take, label %peek
+
+peek:
+  %peeks = phi i64 [ 0, %share ], [ %peeks.next, %linger ]
+  %seen = load atomic i64, ptr %counter monotonic, align 8
+  %s.unit = add i64 %low, %seen
+  %left = icmp slt i64 %s.unit, %high
+  br i1 %left, label %tempted, label %emptied
+
+tempted:
+  %scarce = icmp slt i64 %units, %threads
+  %early = icmp slt i64 %peeks, {peeks}
+  %holds = and i1 %scarce, %early
+  br i1 %holds, label %linger, label %take
+
+linger:
+  %peeks.next = add i64 %peeks, 1
+  {pause}
+  br label %peek
 
 take:
   %stop = load atomic i64, ptr %context monotonic, align 8
@@ -183,7 +206,7 @@ ENTRY = "graphsr_run"
 def driver_text(triple: str) -> str:
     """The IR of the parallel region for the architecture of a target triple."""
     declare, pause = pause_of(triple)
-    return _TEXT.format(pause=pause, declare_pause=declare, spins=SPINS)
+    return _TEXT.format(pause=pause, declare_pause=declare, spins=SPINS, peeks=PEEKS)
 
 
 def architecture(triple: str) -> str:

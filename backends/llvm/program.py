@@ -82,7 +82,7 @@ class LlvmProgram:
                 yield from (step for step in group if isinstance(step, Fallback))
 
     def steps(self) -> list[Step]:
-        return [_line(work) for work in self.plan.works]
+        return [step_of(work) for work in self.plan.works]
 
 
 class _Places:
@@ -137,7 +137,7 @@ def _shares(clock: Array, elapsed: float) -> list[float]:
     return list(ticks * (elapsed / ticks.sum()))
 
 
-def _line(work: Work) -> Step:
+def step_of(work: Work) -> Step:
     """What `explain()` says of a step."""
     nodes = (work.node, *work.covers)
     result = nodes[-1].type.nbytes

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from .conv import Convolution
 
 TAPS = 9
-LEAST_TILES = 72
-"""Tiles that take as long to multiply as it takes to make and to read the transformed weights."""
+LEAST_TILES = (32, 72)
+"""Tiles that take as long to multiply as it takes to make and to read the transformed weights; where these are more
+than `CACHED_WEIGHTS`, and where not."""
 CACHED_WEIGHTS = 1 << 20
 """Bytes of transformed weights that stay in the second cache."""
 
@@ -160,4 +161,4 @@ def winograd_tile(node: Node) -> int:
     (n, co, height, width), ci = node.type.dims, node.inputs[1].type.dims[1]
     tiles, points = n * -(-height // m) * -(-width // m), (m + 2) ** 2
     many = points * co * ci * 4 > CACHED_WEIGHTS
-    return 0 if many and TAPS * n * height * width < points * max(tiles, LEAST_TILES) else m
+    return 0 if TAPS * n * height * width < points * max(tiles, LEAST_TILES[many]) else m
