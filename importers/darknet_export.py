@@ -8,8 +8,12 @@ own. Where a section does not read the layer before it, a [route] stands between
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,8 +44,8 @@ class UnsupportedError(Exception):
 class Writer:
     """The sections and parameters so far. A rule writes the sections of one node."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, stem: str = "net") -> None:
+        self.graph, self.stem = graph, stem
         self.sections: list[list[str]] = []
         self.shapes: list[tuple[Size, ...]] = []
         """[N, C, H, W] of each layer's output, as darknet sees it."""
@@ -49,6 +53,8 @@ class Writer:
         """The parameters in the order of the file; where the forks differ in it, for each of them."""
         self.steps: set[int] = set()
         """Time steps of recurrent sections."""
+        self.trees: dict[str, str] = {}
+        """The files of the trees of classes, by name."""
         self.layer: dict[Node, int] = {}
         """The layer that holds the value of a node."""
         self.forks: dict[str, set[str]] = defaultdict(set)
@@ -110,6 +116,18 @@ class Writer:
             return user.op, tuple(value(child) for child in user.inputs[1:]), user
         return None
 
+    def tree(self, parents: Sequence[int]) -> str:
+        """The name of the file, beside the cfg, that holds a tree of classes: a line `label parent` for each of them.
+
+        A value in a cfg has no white space, and ends at a comment.
+        """
+        text = "".join(f"class{i} {parent}\n" for i, parent in enumerate(parents))
+        number = f"-{len(self.trees) + 1}" if self.trees else ""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", self.stem) + f"{number}.tree"
+        known = next((known for known, held in self.trees.items() if held == text), name)
+        self.trees[known] = text
+        return known
+
     def covers(self, *nodes: Node) -> None:
         """The last section holds the values of these nodes, too."""
         self.layer |= dict.fromkeys(nodes, len(self.sections) - 1)
@@ -142,29 +160,45 @@ def known(size: Size) -> int:
 
 
 def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
-    """Write a model as `path` (.cfg) and the .weights file beside it.
+    """Write a model as `path` (.cfg), the .weights file beside it, and a .tree file for each tree of classes.
 
-    Raises `ModelError` that lists every node which darknet cannot express, by name and origin.
+    All of them appear, the cfg last, or none. Raises `ModelError` that lists every node which darknet cannot express,
+    by name and origin; and where a tree would replace another file.
     """
     if dtype != "float32":
         raise ModelError(f"darknet stores float32, not {dtype}")
-    cfg, weights = export(model)
+    cfg = Path(path)
+    files = export(model, cfg.stem)
+    trees = {cfg.with_name(name): text.encode() for name, text in files.trees.items()}
     try:
-        with atomic_path(Path(path).with_suffix(".weights")) as file:
-            file.write_bytes(weights)
-        with atomic_path(path) as file:
-            file.write_text(cfg, encoding="utf-8")
+        for tree in [tree for tree, content in trees.items() if os.path.lexists(tree) and tree.read_bytes() != content]:
+            raise ModelError(f"{tree}: the tree of classes goes here, and another file is there: remove it, or name "
+                             "another cfg")  # fmt: skip
+        contents = {cfg: files.cfg.encode(), cfg.with_suffix(".weights"): files.weights, **trees}
+        with ExitStack() as stack:  # the files take their places in reverse order
+            for file, content in contents.items():
+                stack.enter_context(atomic_path(file)).write_bytes(content)
     except OSError as error:
         raise ModelError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
 
 
-def export(model: Model) -> tuple[str, bytes]:
-    """(text of the cfg, bytes of the weights). Raises `ModelError`; see `save`."""
+@dataclass(frozen=True)
+class Files:
+    """What a network comes to in darknet's format."""
+
+    cfg: str
+    weights: bytes
+    trees: dict[str, str]
+    """By the names that the cfg has for them."""
+
+
+def export(model: Model, stem: str) -> Files:
+    """The contents of the files; trees are named after `stem`. Raises `ModelError`; see `save`."""
     if len(model.graph.inputs) != 1:
         raise ModelError(f"darknet has one input, this network has {', '.join(model.graph.input_types())}")
     # the weights of a state that begins with zeros would be folded away
     graph = remove_dead(fold_constants(joined_steps(model.graph)))
-    writer, faults = Writer(graph), []
+    writer, faults = Writer(graph, stem), []
     (image,) = graph.inputs
     _begin(writer, image)
     whole = composed(graph)
@@ -193,7 +227,7 @@ def export(model: Model) -> tuple[str, bytes]:
     if faults:
         raise ModelError("darknet cannot express this network:" + listed(faults, 100))
     text = "\n\n".join("\n".join(lines) for lines in [_net(model, image, writer.steps), *writer.sections])
-    return text + "\n", write_weights(_in_order(writer.arrays, fork), fork)
+    return Files(text + "\n", write_weights(_in_order(writer.arrays, fork), fork), writer.trees)
 
 
 def _in_order(arrays: list[Array | Mapping[str, list[Array]]], fork: str) -> list[Array]:
@@ -214,13 +248,21 @@ def _write_composed(writer: Writer, node: Node, section: Composed) -> None:
         writer.forks[section.fork].add(section.options.get("activation", section.word))
     if section.other is None:
         writer.feed(section.source)
-        writer.section(section.word, node, **section.options)
+        tree = {"tree": writer.tree(_some_tree(section.groups))} if section.groups else {}
+        writer.section(section.word, node, **section.options, **tree)
         return
     options: dict[str, Any] = {**section.options, "from": writer.layer_of(section.other)}
     writer.feed(section.source)
     word, last = writer.activation(node)
     writer.section(section.word, last, **options, activation=word)
     writer.covers(node)
+
+
+def _some_tree(groups: Sequence[int]) -> list[int]:
+    """Parents of classes that come in these groups. A softmax does not depend on them, so that the graph has none:
+    each group hangs on the first class of the group before."""
+    starts = list(accumulate(groups, initial=0))
+    return [parent for parent, size in zip([-1, *starts], groups, strict=False) for _ in range(size)]
 
 
 def _begin(writer: Writer, image: Node) -> None:

@@ -30,11 +30,12 @@ from graphsr.ops import (
     Reshape,
     Shortcut,
     Slice,
+    Softmax,
     Split,
     Sub,
 )
 
-from . import darknet_merge, darknet_norm, darknet_spatial
+from . import darknet_heads, darknet_merge, darknet_norm, darknet_spatial
 from .darknet_activations import COMPOSED
 from .darknet_grammar import Option, Section
 from .darknet_network import Builder, Network, OpenSizesError, Settings
@@ -55,6 +56,8 @@ class Composed:
     fork: str = ""
     other: Node | None = None
     """The layer that a [shortcut] adds."""
+    groups: tuple[int, ...] = ()
+    """The sizes of the groups of classes of a [softmax] with a tree."""
 
     @property
     def reads(self) -> tuple[Node, ...]:
@@ -83,7 +86,7 @@ def composed(graph: Graph) -> dict[Node, Composed]:
     outputs, found = set(graph.outputs.values()), dict[Node, Composed]()
     for node in graph.nodes():
         for guess in _guesses(node):
-            inner = _nodes_between(node, guess.reads)
+            inner = _nodes_between(node, guess.reads, 2 * (DEPTH + len(guess.groups)))
             private = all(users[n] <= inner | {node} and n not in outputs for n in inner)
             if private and _is(guess, node):
                 found[node] = replace(guess, inner=inner)
@@ -108,11 +111,11 @@ def _sources(node: Node) -> list[Node]:
     return [x for x in reversed(found) if x.type.rank == 4]
 
 
-def _nodes_between(node: Node, reads: tuple[Node, ...]) -> frozenset[Node]:
+def _nodes_between(node: Node, reads: tuple[Node, ...], most: int) -> frozenset[Node]:
     found, stack = set[Node](), [node]
     while stack:
         for x in stack.pop().inputs:
-            if x not in reads and not x.is_const and x not in found and len(found) < 2 * DEPTH:
+            if x not in reads and not x.is_const and x not in found and len(found) < most:
                 found.add(x)
                 stack.append(x)
     return frozenset(found)
@@ -125,7 +128,10 @@ def _is(guess: Composed, node: Node) -> bool:
     network.section = section
     network.layers += guess.reads[1:]
     try:
-        again = BUILDERS[guess.word](network, section)
+        if guess.groups:
+            again = darknet_heads.softmax_by_group(network, guess.groups, section.number("temperature", 1.0))
+        else:
+            again = BUILDERS[guess.word](network, section)
     except (GraphError, ModelError, OpenSizesError):
         return False
     return _same(again, node, guess.reads)
@@ -174,6 +180,8 @@ def _text(number: Array | float) -> str:
 
 
 def _crop(node: Node, source: Node) -> Iterator[Composed]:
+    if node.type.rank != 4:
+        return
     height, width = node.type.shape[2:]
     sizes = {"crop_height": str(height), "crop_width": str(width)}
     yield Composed("crop", sizes if isinstance(node.op, Sub) else {**sizes, "noadjust": "1"}, source)
@@ -190,6 +198,17 @@ def _reorganised(node: Node, source: Node) -> Iterator[Composed]:
     if not isinstance(before, Dim) and not isinstance(after, Dim) and min(before, after) > 0:
         yield Composed("reorg", {"stride": str(after // before), "reverse": "1", "flatten": "1"}, source)
         yield Composed("reorg", {"stride": str(before // after), "flatten": "1"}, source)
+
+
+def _tree_softmax(node: Node, source: Node) -> Iterator[Composed]:
+    """One softmax for each group of a tree of classes."""
+    (together,) = node.inputs
+    parts = together.inputs if isinstance(together.op, Concat) else ()
+    sizes = [part.type.shape[-1] for part in parts if isinstance(part.op, Softmax)]
+    groups = tuple(size for size in sizes if not isinstance(size, Dim))
+    if parts and len(groups) == len(parts):
+        temperature = {op.temperature for op in (part.op for part in parts) if isinstance(op, Softmax)}
+        yield Composed("softmax", {"temperature": f"{min(temperature):.9g}"}, source, groups=groups)
 
 
 def _overlaid(node: Node, source: Node) -> Iterator[Composed]:
@@ -221,6 +240,7 @@ GUESSES: tuple[tuple[type[Op] | tuple[type[Op], ...], Callable[[Node, Node], Ite
     (Div, _l2norm),
     (Mul, _normalization),
     ((Sub, Slice), _crop),
+    (Reshape, _tree_softmax),
     (Reshape, _reorganised),
     ((Concat, Shortcut, Add), _overlaid),
 )

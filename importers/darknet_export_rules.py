@@ -38,6 +38,7 @@ from graphsr.ops import (
 
 from .darknet_export import UnsupportedError, Writer, known, rule, value
 from .darknet_export_norm import darknet_variance, normalised
+from .darknet_heads import groups_of
 from .darknet_weights import ALEXEYAB, PJREDDIE
 
 
@@ -339,11 +340,11 @@ def _anchors(anchors: tuple[tuple[float, float], ...]) -> dict[str, Any]:
 
 @rule(RegionHead)
 def region(writer: Writer, node: Node, op: RegionHead) -> None:
-    need(not op.tree, "a tree of classes stands in a file of its own")
+    need(op.tree == groups_of(op.parents), f"darknet's groups are classes of one parent in a row, not {op.tree}")
     writer.feed(node.inputs[0])
     writer.section(
         "region", node, **_anchors(op.anchors), classes=op.classes, coords=op.coords, softmax=op.softmax,
-        background=1 if op.background else None,
+        background=1 if op.background else None, tree=writer.tree(op.parents) if op.tree else None,
     )  # fmt: skip
 
 

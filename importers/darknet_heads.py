@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,12 @@ def _tree_softmax(net: Network, s: Section, file: str, temperature: float) -> No
     sizes, _ = read_tree(net, s, file)
     if sum(sizes) != c * h * w:
         raise s.error(f"the tree has {sum(sizes)} classes, the layer before gives {c * h * w} values", "tree")
+    return softmax_by_group(net, sizes, temperature)
+
+
+def softmax_by_group(net: Network, sizes: tuple[int, ...], temperature: float) -> Node:
+    """One softmax per group of the values of an image, which are Σ sizes."""
+    c, h, w = net.sizes(net.x)
     flat, parts = net.flat(net.x), []
     for i, (start, stop) in enumerate(pairwise(np.cumsum((0, *sizes)).tolist())):
         group = net.node(Slice((start,), (stop,), (1,), (1,)), flat, part=f"group{i}")
@@ -79,8 +85,12 @@ def read_tree(net: Network, s: Section, name: str) -> tuple[tuple[int, ...], tup
         raise ModelError(f"{beside}: lines must be `label parent`: {error}") from error
     if not 0 < len(parents) <= MAX_CLASSES or not all(-1 <= p < i for i, p in enumerate(parents)):
         raise ModelError(f"{beside}: a parent must be −1 or the number of an earlier line, counted from 0")
-    starts = [i for i, parent in enumerate(parents) if i == 0 or parent != parents[i - 1]]
-    return tuple(b - a for a, b in pairwise([*starts, len(parents)])), parents
+    return groups_of(parents), parents
+
+
+def groups_of(parents: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes of the groups of a tree: the lengths of the runs of equal parents."""
+    return tuple(len(list(run)) for _, run in groupby(parents))
 
 
 @section("yolo", ignored=_YOLO)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from darknet_torch import ACTIVATIONS, ALIASES
 from hypothesis import strategies as st
+
+from graphsr.importers.darknet_weights import write_weights
 
 Shape = tuple[int, int, int]
 """Channels, height, width of a layer's output."""
@@ -25,6 +28,8 @@ class Draft:
     shapes: list[Shape] = field(default_factory=list)
     floats: list[tuple[str, int, int]] = field(default_factory=list)
     """(kind, count, fan-in)"""
+    trees: dict[str, list[int]] = field(default_factory=dict)
+    """The parents of classes, by the name of the file."""
 
     @property
     def shape(self) -> Shape:
@@ -57,6 +62,12 @@ class Draft:
     def reference(self, index: int) -> int:
         """An earlier layer by its own index or counted back."""
         return index if self.draw(st.booleans()) else index - len(self.shapes)
+
+    def tree(self, parents: list[int]) -> str:
+        """The name of a file that holds this tree."""
+        name = f"classes{len(self.trees)}.tree"
+        self.trees[name] = parents
+        return name
 
     def layers(self, suits: Callable[[Shape], bool] = lambda shape: True) -> list[int]:
         return [i for i, shape in enumerate(self.shapes) if suits(shape)]
@@ -292,6 +303,40 @@ def softmax(d: Draft) -> None:
     d.add("softmax", d.shape, groups=groups, temperature=d.pick(None, 2.5))
 
 
+@st.composite
+def trees(draw: st.DrawFn) -> list[int]:
+    """The parents of classes, in runs of equal ones, each of an earlier class or of none."""
+    parents = [-1] * draw(st.integers(1, 3))
+    for _ in range(draw(st.integers(0, 3))):
+        others = [p for p in range(-1, len(parents)) if p != parents[-1]]
+        parents += [draw(st.sampled_from(others))] * draw(st.integers(1, 3))
+    return parents
+
+
+def tree_softmax(d: Draft) -> None:
+    """After a convolution, or a connected layer, that gives a number for each class."""
+    parents = d.draw(trees())
+    c, h, w = d.shape
+    pixels = h * w if len(parents) % (h * w) == 0 else 0
+    if pixels:
+        linear_layer(d, len(parents) // pixels)
+    else:
+        inputs = c * h * w
+        d.add("connected", (len(parents), 1, 1), output=len(parents), activation="linear")
+        d.parameters(len(parents), inputs, len(parents) * inputs, False)
+    d.add("softmax", d.shape, tree=d.tree(parents), temperature=d.pick(None, 2.5))
+
+
+def tree_region(d: Draft) -> None:
+    """The head of YOLO9000."""
+    parents, num, coords = d.draw(trees()), d.between(1, 2), d.between(4, 5)
+    linear_layer(d, (coords + 1 + len(parents)) * num)
+    d.add(
+        "region", d.shape, num=num, coords=coords, classes=len(parents), softmax=1, tree=d.tree(parents),
+        anchors=",".join(["1.5"] * (2 * num)),
+    )  # fmt: skip
+
+
 def linear_layer(d: Draft, filters: int) -> None:
     """The convolution before a head."""
     c, h, w = d.shape
@@ -387,8 +432,8 @@ def conv_recurrent(d: Draft) -> None:
 LAYERS: tuple[Callable[[Draft], None], ...] = (
     convolutional, convolutional, shared, deconvolutional, local, connected, batchnorm, pointwise, pooling,
     default_maxpool, max_over_channels, avgpool, upsample, reorganise, shuffle, crop, route, shortcut, strided_shortcut,
-    squeeze_excite, spatial_attention, pixel_attention, implicit, softmax, anchor_head, grid_head, normalization,
-    l2norm, recurrent, conv_recurrent,
+    squeeze_excite, spatial_attention, pixel_attention, implicit, softmax, tree_softmax, anchor_head, tree_region,
+    grid_head, normalization, l2norm, recurrent, conv_recurrent,
 )  # fmt: skip
 
 
@@ -400,6 +445,17 @@ class DarknetCase:
     numbers: np.ndarray[Any, Any]
     x: np.ndarray[Any, Any]
     fork: str
+    trees: dict[str, list[int]] = field(default_factory=dict)
+    """The parents of classes, by the name of the file."""
+
+    def write(self, folder: str | Path) -> Path:
+        """The cfg in a folder, with the weights and the trees beside it."""
+        cfg = Path(folder, "net.cfg")
+        cfg.write_text(self.cfg)
+        cfg.with_suffix(".weights").write_bytes(write_weights([self.numbers]))
+        for name, parents in self.trees.items():
+            Path(folder, name).write_text("".join(f"label{i} {parent}\n" for i, parent in enumerate(parents)))
+        return cfg
 
     def __repr__(self) -> str:
         return f"DarknetCase({self.fork}, {len(self.numbers)} numbers, input {self.x.shape})\n{self.cfg}"
@@ -426,7 +482,7 @@ def darknet_networks(draw: st.DrawFn, layers: tuple[Callable[[Draft], None], ...
         ]
     )
     block = np.frombuffer(draw(st.binary(min_size=64, max_size=64)), np.int8).astype(np.float64)
-    return DarknetCase(cfg, numbers(d, block), image(block, (steps * draw(st.integers(1, 2)), *shape)), d.fork)
+    return DarknetCase(cfg, numbers(d, block), image(block, (steps * draw(st.integers(1, 2)), *shape)), d.fork, d.trees)
 
 
 def values(block: np.ndarray[Any, Any], count: int, start: int) -> np.ndarray[Any, Any]:

@@ -98,9 +98,17 @@ def read_cfg(text: str) -> Iterator[Block]:
 class Darknet:
     """`run(x)` gives the outputs of all layers. `numbers` is the content of the weights file after its header."""
 
-    def __init__(self, text: str, numbers: np.ndarray[Any, Any], fork: str, eps_outside: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        numbers: np.ndarray[Any, Any],
+        fork: str,
+        eps_outside: bool = False,
+        trees: dict[str, list[int]] | None = None,
+    ) -> None:
         self.net, *self.blocks = read_cfg(text)
         self.numbers, self.fork, self.eps_outside = torch.from_numpy(numbers.astype(np.float64)), fork, eps_outside
+        self.trees = trees or {}
         self.position = 0
         self.outputs: list[Tensor] = []
         self.weights: dict[int, tuple[Tensor, ...]] = {}
@@ -341,7 +349,21 @@ class Darknet:
     def do_implicit(self, x: Tensor, block: Block) -> Tensor:
         return self.floats(1, block.get("filters", 128), block.get("atoms", 1), 1)
 
+    def softmax_in_groups(self, x: Tensor, parents: list[int], temperature: float = 1) -> Tensor:
+        """Over the classes of one parent that stand in a row, on axis 1."""
+        y, start = x.clone(), 0
+        while start < len(parents):
+            stop = start + 1
+            while stop < len(parents) and parents[stop] == parents[start]:
+                stop += 1
+            y[:, start:stop] = (x[:, start:stop] / temperature).softmax(1)
+            start = stop
+        return y
+
     def do_softmax(self, x: Tensor, block: Block) -> Tensor:
+        if "tree" in block.options:
+            parents = self.trees[block.options["tree"]]
+            return self.softmax_in_groups(x.flatten(1), parents, block.real("temperature", 1)).reshape(x.shape)
         rows = x.reshape(len(x), block.get("groups", 1), -1)
         return (rows / block.real("temperature", 1)).softmax(2).reshape(x.shape)
 
@@ -368,7 +390,11 @@ class Darknet:
         y[:, :, :2] = y[:, :, :2].sigmoid()
         if not background:
             y[:, :, coords] = y[:, :, coords].sigmoid()
-        if block.get("softmax"):
+        if "tree" in block.options:
+            parents = self.trees[block.options["tree"]]
+            for anchor in y.unbind(1):
+                anchor[:, coords + 1 :] = self.softmax_in_groups(anchor[:, coords + 1 :].clone(), parents)
+        elif block.get("softmax"):
             start = coords + (0 if background else 1)
             y[:, :, start:] = y[:, :, start:].softmax(2)
         else:

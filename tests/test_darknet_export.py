@@ -15,7 +15,7 @@ import graphsr
 from graphsr.errors import ModelError
 from graphsr.importers.darknet_weights import write_weights
 from graphsr.ir import Graph, Node, TensorType
-from graphsr.ops import Conv2d, Exp, Leaky, Mish, Slice
+from graphsr.ops import Conv2d, Exp, Leaky, Mish, RegionHead, Slice
 
 pytest.importorskip("torch")
 
@@ -28,8 +28,11 @@ from darknet_strategies import (
     recurrent,
     shortcut,
     strided_shortcut,
+    tree_region,
+    tree_softmax,
     upsample,
 )
+from darknet_torch import Darknet
 
 from support import data_path
 
@@ -61,10 +64,7 @@ def same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
 @given(case=darknet_networks())
 def test_round_trip(case: DarknetCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        cfg = Path(folder, "net.cfg")
-        cfg.write_text(case.cfg)
-        cfg.with_suffix(".weights").write_bytes(write_weights([case.numbers]))
-        model = graphsr.load(cfg, fork=case.fork)
+        model = graphsr.load(case.write(folder), fork=case.fork)
         try:
             back = again(model, folder)
         except ModelError as error:
@@ -79,10 +79,7 @@ def test_round_trip(case: DarknetCase) -> None:
 def test_recurrent_sections_come_back(case: DarknetCase) -> None:
     """Each as its own word with the same numbers, after any number of time steps."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg = Path(folder, "net.cfg")
-        cfg.write_text(case.cfg)
-        cfg.with_suffix(".weights").write_bytes(write_weights([case.numbers]))
-        model = graphsr.load(cfg, fork=case.fork)
+        model = graphsr.load(case.write(folder), fork=case.fork)
         graphsr.save(model, Path(folder, "again.cfg"))
         text = Path(folder, "again.cfg").read_text()
         back = graphsr.load(Path(folder, "again.cfg"))
@@ -95,13 +92,63 @@ def test_recurrent_sections_come_back(case: DarknetCase) -> None:
 def test_shortcuts_of_unequal_size_come_back(case: DarknetCase) -> None:
     """With their factors, for any common channels and pixels."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg = Path(folder, "net.cfg")
-        cfg.write_text(case.cfg)
-        cfg.with_suffix(".weights").write_bytes(write_weights([case.numbers]))
-        model = graphsr.load(cfg, fork=case.fork)
+        model = graphsr.load(case.write(folder), fork=case.fork)
         assume("weights_type" not in case.cfg and "stride=-2" not in case.cfg and "stride = -2" not in case.cfg)
         back = again(model, folder)
     same(run(model, case.x), run(back, case.x))
+
+
+@settings(max_examples=40)
+@given(case=darknet_networks((tree_softmax, tree_region, convolutional)))
+def test_trees_of_classes_come_back(case: DarknetCase) -> None:
+    """In files beside the cfg, which the reconstruction reads as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = graphsr.load(case.write(folder), fork=case.fork)
+        back = again(model, folder)
+        text = Path(folder, "again.cfg").read_text()
+        numbers = np.frombuffer(Path(folder, "again.weights").read_bytes()[20:], "<f4")
+        trees = {
+            file.name: [int(line.split()[1]) for line in file.read_text().splitlines()]
+            for file in Path(folder).glob("again*.tree")
+        }
+    outputs = run(model, case.x)
+    same(outputs, run(back, case.x))
+    heads = [[y.op for y in m.graph.outputs.values() if isinstance(y.op, RegionHead)] for m in (model, back)]
+    assert heads[0] == heads[1]
+    layers = Darknet(text, numbers, case.fork, trees=trees).run(case.x)
+    same(outputs[-1:], layers[-1:])
+
+
+TREE = "[net]\nchannels=3\nheight=1\nwidth=1\n[activation]\n[softmax]\ntree=mine.tree\n"
+
+
+def with_tree(folder: Path, lines: str = "cat -1\ndog -1\npug 1\n") -> graphsr.Model:
+    Path(folder, "net.cfg").write_text(TREE)
+    Path(folder, "net.weights").write_bytes(write_weights([]))
+    Path(folder, "mine.tree").write_text(lines)
+    return graphsr.load(folder / "net.cfg")
+
+
+def test_the_file_of_a_tree_has_a_name_that_a_cfg_can_hold(tmp_path: Path) -> None:
+    """No white space and no comment, in the same folder."""
+    graphsr.save(with_tree(tmp_path), tmp_path / "my net; 2 é.cfg")
+    assert (tmp_path / "my_net__2__.tree").read_text() == "class0 -1\nclass1 -1\nclass2 0\n"
+    assert graphsr.load(tmp_path / "my net; 2 é.cfg").graph.outputs["output"].type.shape[1] == 3
+
+
+def test_a_tree_replaces_no_other_file(tmp_path: Path) -> None:
+    """Nothing is written then; a second time the same tree is there already."""
+    model = with_tree(tmp_path)
+    (tmp_path / "again.tree").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ModelError, match=r"again\.tree.*another file"):
+        graphsr.save(model, tmp_path / "again.cfg")
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "again.tree").read_text() == "mine"
+    (tmp_path / "again.tree").unlink()
+    for _ in range(2):
+        graphsr.save(model, tmp_path / "again.cfg")
+    assert len(list(tmp_path.iterdir())) == len(before) + 2
 
 
 SMALL = "[convolutional]\nfilters={}\nsize=2\nstride=2\n", 2
