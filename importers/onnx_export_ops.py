@@ -13,6 +13,7 @@ from .onnx_export_ops_cost import COST
 from .onnx_export_ops_elementwise import ELEMENTWISE
 from .onnx_export_ops_head import HEAD
 from .onnx_export_ops_norm import NORM
+from .onnx_export_ops_quantise import QUANTISE
 from .onnx_export_ops_recurrent import RECURRENT
 from .onnx_export_ops_reduce import REDUCE
 from .onnx_export_ops_resize import RESIZE
@@ -27,6 +28,7 @@ RULES: Rules = {
     **WINDOW,
     **RESIZE,
     **REDUCE,
+    **QUANTISE,
     **NORM,
     **RECURRENT,
     **HEAD,

@@ -16,6 +16,7 @@ from graphsr.ops.elementwise import Arithmetic
 from graphsr.testing import LAYERS, Case, growth, tolerance
 
 WITHOUT_NAN = {
+    "all_finite",
     "and",
     "arange",
     "arg_max",
@@ -32,6 +33,7 @@ WITHOUT_NAN = {
     "less_equal",
     "not",
     "or",
+    "quantise",
     "quotient",
     "shape_of",
     "top_k",

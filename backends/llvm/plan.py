@@ -9,7 +9,7 @@ memory is packed: values, and the scratch of all threads, share one arena by the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -200,6 +200,10 @@ class Planner:
     def is_returned(self, node: Node) -> bool:
         """Whether the value is an output of the graph."""
         return node in self.graph.outputs.values()
+
+    def readers(self, node: Node) -> Sequence[Node]:
+        """The nodes that read this value, in the order of the graph; twice where they read it twice."""
+        return self._users.get(node, ())
 
     def only_user(self, node: Node) -> Node | None:
         """The node that alone reads this value, if there is one."""

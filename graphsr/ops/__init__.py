@@ -63,6 +63,7 @@ from graphsr.ops.normalise import (
 from graphsr.ops.order import ArgMax, ArgMin, Hardmax, TopK
 from graphsr.ops.pool import AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d
 from graphsr.ops.pool_nd import AvgPoolNd, LpPoolNd, MaxPoolNd
+from graphsr.ops.quantise import AllFinite, Quantise
 from graphsr.ops.rearrange import DepthToSpace, SpaceToDepth
 from graphsr.ops.recurrent import Gru, Lstm, Rnn, SimpleRnn
 from graphsr.ops.reduce import ReduceMax, ReduceMean, ReduceSum
@@ -100,6 +101,7 @@ __all__ = [
     "Abs",
     "Activation",
     "Add",
+    "AllFinite",
     "And",
     "Arange",
     "ArgMax",
@@ -194,6 +196,7 @@ __all__ = [
     "PadNd",
     "Plse",
     "Pow",
+    "Quantise",
     "Quotient",
     "Ramp",
     "Reciprocal",

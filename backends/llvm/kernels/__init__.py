@@ -38,6 +38,7 @@ LOWER: dict[str, str] = {
     "batch_norm_train": "batch_norm",
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
     "local_response_norm": "local_response",
+    **dict.fromkeys(("quantise", "all_finite"), "quantise"),
     "cumulative_sum": "cumulate",
     "lp_pool_nd": "lp_pool",
     **dict.fromkeys(("triangle", "one_hot", "hardmax"), "positions"),

@@ -1,0 +1,87 @@
+"""Pixels, and the question whether all is finite, in the llvm backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import Op
+from graphsr.ops import AllFinite, Quantise
+from graphsr.ops.quantise import MAXIMUM
+from graphsr.testing.graphs import GraphCase
+from graphsr.testing.quantise import with_some
+from graphsr.testing.wide import repeated
+
+pytest.importorskip("llvmlite")
+
+from llvm_layers import BACKEND, SIZES, assert_has_kernel, several
+
+from graphsr.backends.llvm.kernels import quantise
+
+DTYPES = st.sampled_from(["uint8", "uint16"])
+WHITES = st.sampled_from([1.0, 2.0, 255.0])
+NOT_FINITE = (np.nan, np.inf, -np.inf)
+
+
+def asked(x: Node, *ops: Op) -> Graph:
+    """The graph with an output for each op on x."""
+    return Graph((x,), {f"y{i}": Node(op, (x,)) for i, op in enumerate(ops)})
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> GraphCase:
+    """One to three of them, in any order, asked of an array of any size."""
+    shape = (draw(st.integers(1, 3)), draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES)))
+    white = draw(WHITES)
+    ops = (Quantise(white, draw(DTYPES)), AllFinite(), Quantise(white, draw(DTYPES)))
+    chosen = draw(st.lists(st.sampled_from(ops), min_size=1, max_size=3))
+    x = Node.input("x", TensorType("float32", shape))
+    odd_ones = (np.inf, -np.inf) if any(isinstance(op, Quantise) for op in chosen) else NOT_FINITE
+    return GraphCase(asked(x, *chosen), {"x": draw(with_some(draw(repeated(shape)) * np.float32(white), odd_ones))})
+
+
+@several
+@given(questions(), st.sampled_from([16, 48, quantise.CHUNK]))
+def test_questions(case: GraphCase, chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantise, "CHUNK", chunk)
+        assert_has_kernel(case)
+
+
+@pytest.mark.parametrize("wrong", NOT_FINITE)
+def test_what_is_not_finite_is_found_anywhere(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantise, "CHUNK", 32)
+    run = BACKEND.compile(asked(Node.input("x", TensorType("float32", (75,))), Quantise(1.0), AllFinite()), threads=2)
+    x = np.linspace(-1, 2, 75, dtype=np.float32)
+    pixels = Quantise(1.0).forward(x)
+    assert run({"x": x})["y1"].tolist() is True
+    for place in range(x.size):
+        changed = x.copy()
+        changed[place] = wrong
+        got = run({"x": changed})
+        assert got["y1"].tolist() is False
+        pixel = 255 if wrong > 0 else 0
+        np.testing.assert_array_equal(got["y0"], [*pixels[:place], pixel, *pixels[place + 1 :]])
+
+
+@pytest.mark.parametrize("dtype", sorted(MAXIMUM))
+def test_every_edge_of_rounding(dtype: str) -> None:
+    """Where white is that of the pixels the kernel neither divides nor multiplies. Either way pixels never fall when x
+    grows, so both agree everywhere if they do on either side of every number where the pixel changes."""
+    white = MAXIMUM[dtype]
+    edges = np.arange(white, dtype=np.float32) + np.float32(0.5)
+    around = [edges, np.nextafter(edges, np.float32(-np.inf)), np.nextafter(edges, np.float32(np.inf))]
+    x = np.concatenate([*around, np.array([-1, -0.0, 0, white, white + 1, np.inf, -np.inf], np.float32)])
+    for op in (Quantise(white, dtype), Quantise(1.0, dtype), Quantise(white / 2, dtype)):
+        scaled = (x * np.float32(op.white / white)).astype(np.float32)
+        got = BACKEND.compile(asked(Node.input("x", TensorType("float32", x.shape)), op))({"x": scaled})["y0"]
+        np.testing.assert_array_equal(got, op.forward(scaled), strict=True)
+
+
+def test_one_pass_over_memory() -> None:
+    graph = asked(Node.input("x", TensorType("float32", (4, 5))), AllFinite(), Quantise())
+    steps = BACKEND.compile(graph).bind({"x": (4, 5)}).steps()
+    assert [step.kernel for step in steps] == ["quantise", "all true"]
