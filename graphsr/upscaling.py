@@ -6,16 +6,19 @@ Pixel range, grey and alpha, clipping and rounding live here; normalisation belo
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
-from graphsr.backend import Backend, Executable
+from graphsr.backend import Backend, Executable, get_backend
 from graphsr.errors import ImageError, ShapeError
+from graphsr.ir import Graph, Node
 from graphsr.loading import load
 from graphsr.memory import shortage
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.op import Array
-from graphsr.ops import Resize
+from graphsr.ops import AllFinite, Quantise, Resize
+from graphsr.ops.quantise import MAXIMUM
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of R, G, B in the luma of ITU-R BT.601, for networks that take one channel."""
@@ -51,10 +54,18 @@ class Upscaler:
     def __init__(self, model: Model, *, backend: str | Backend = DEFAULT_BACKEND, threads: int | None = None) -> None:
         self.model = model
         self.scale = _checked_scale(model)
-        self.executable: Executable = model.compile(backend, threads)
         (self.input_name, input_type), *_ = model.inputs.items()
         (self.output_name, _), *_ = model.outputs.items()
         self.channels = input_type.shape[1]
+        self._backend, self._threads = get_backend(backend), threads
+        self._executables: dict[str, Executable] = {}
+        self._makes_pixels = _can_make_pixels(model, self._backend)
+        self._executable("uint8" if self._makes_pixels else "float32")  # what cannot be compiled is refused now
+
+    @property
+    def executable(self) -> Executable:
+        """The network as it is: numbers, neither clipped nor rounded."""
+        return self._executable("float32")
 
     def __call__(self, image: Array) -> Array:
         """See `upscale`."""
@@ -64,17 +75,33 @@ class Upscaler:
         _check_values(planes)
         alpha = planes[:, -1:] if planes.shape[1] in (2, 4) else None
         colour = planes if alpha is None else planes[:, :-1]
-        result = self._colour(colour)
+        if image.dtype.kind == "u" and self._makes_pixels and colour.shape[1] == self.channels:
+            pixels = self._pixels(colour, image.dtype.name)
+        else:
+            pixels = self._rounded(self._colour(colour), image.dtype)
         if alpha is not None:
-            result = np.concatenate([result, self._bicubic(alpha)], axis=1)
-        if not np.isfinite(result).all():
-            raise ImageError(f"the network gave NaN or infinite pixels: is {self.model!r} damaged, or wrongly set up?")
-        np.clip(result, 0, 1, out=result)  # in place: the network's output was divided into an array of our own
-        result *= white
-        if image.dtype.kind == "u":
+            pixels = np.concatenate([pixels, self._rounded(self._bicubic(alpha), image.dtype)], axis=1)
+        result = pixels[0].transpose(1, 2, 0)
+        return result.reshape(result.shape[:2] + image.shape[2:])
+
+    def _pixels(self, colour: Array, dtype: str) -> Array:
+        """[1, C, H, W] in 0..1 -> pixels of a picture, enlarged: rounded by the last step of the network."""
+        outputs = self._outputs(colour, dtype)
+        self._check_finite(bool(outputs["finite"]))
+        return outputs["pixels"]
+
+    def _rounded(self, result: Array, dtype: np.dtype[Any]) -> Array:
+        """Numbers in 0..1, an array of our own -> pixels of a picture."""
+        self._check_finite(bool(np.isfinite(result).all()))
+        np.clip(result, 0, 1, out=result)
+        if dtype.kind == "u":
+            result *= MAXIMUM[dtype.name]
             np.rint(result, out=result)
-        pixels = result[0].astype(image.dtype).transpose(1, 2, 0)
-        return pixels.reshape(pixels.shape[:2] + image.shape[2:])
+        return result.astype(dtype)
+
+    def _check_finite(self, is_finite: bool) -> None:
+        if not is_finite:
+            raise ImageError(f"the network gave NaN or infinite pixels: is {self.model!r} damaged, or wrongly set up?")
 
     def _colour(self, colour: Array) -> Array:
         """[1, 1 or 3, H, W] in 0..1 -> the same channels, enlarged; not clipped."""
@@ -87,17 +114,28 @@ class Upscaler:
         return enlarged
 
     def _run(self, x: Array) -> Array:
-        self._check_memory(x.shape)
-        scaled = x * np.float32(self.model.input_range)
-        return self.executable({self.input_name: scaled})[self.output_name] / np.float32(self.model.input_range)
+        return self._outputs(x, "float32")[self.output_name] / np.float32(self.model.input_range)
+
+    def _outputs(self, x: Array, dtype: str) -> dict[str, Array]:
+        """What the network makes of numbers in 0..1."""
+        executable = self._executable(dtype)
+        self._check_memory(executable, x.shape)
+        return executable({self.input_name: x * np.float32(self.model.input_range)})
+
+    def _executable(self, dtype: str) -> Executable:
+        """The network that gives float32, or pixels of a picture and whether all were finite; compiled once."""
+        if dtype not in self._executables:
+            graph = self.model.graph if dtype == "float32" else _for_pictures(self.model, dtype)
+            self._executables[dtype] = self._backend.compile(graph, threads=self._threads)
+        return self._executables[dtype]
 
     def _bicubic(self, x: Array) -> Array:
         return Resize(scale=(float(self.scale),) * 2, mode="cubic").forward(x)
 
-    def _check_memory(self, shape: tuple[int, ...]) -> None:
+    def _check_memory(self, executable: Executable, shape: tuple[int, ...]) -> None:
         """Refuse before memory is taken what the machine does not have."""
         try:
-            planned = self.executable.bind({self.input_name: shape}).planned_bytes
+            planned = executable.bind({self.input_name: shape}).planned_bytes
         except ShapeError as error:
             raise ImageError(f"an image of {shape[3]} x {shape[2]} pixels cannot be taken: {error}") from error
         if lack := shortage(planned):
@@ -105,6 +143,20 @@ class Upscaler:
                 f"an image of {shape[3]} x {shape[2]} pixels {lack}: "
                 "cut the image into smaller pieces or use a smaller model"
             )
+
+
+def _can_make_pixels(model: Model, backend: Backend) -> bool:
+    """Whether the conversion can be a part of the network on this backend, which may be anybody's."""
+    (output_type,) = model.outputs.values()
+    return output_type.dtype == "float32" and all(map(backend.supports, _for_pictures(model, "uint8").outputs.values()))
+
+
+def _for_pictures(model: Model, dtype: str) -> Graph:
+    """The network up to the pixels of a picture of this dtype, and whether all numbers that they were made of are
+    finite, which pixels cannot say."""
+    (y,) = model.graph.outputs.values()
+    pixels, finite = Node(Quantise(float(model.input_range), dtype), (y,)), Node(AllFinite(), (y,))
+    return Graph(model.graph.inputs, {"pixels": pixels, "finite": finite})
 
 
 def _checked_scale(model: Model) -> int:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_arrays
 
 import graphsr
+from graphsr.backends.reference import ReferenceBackend
 from graphsr.dim import Dim
 from graphsr.imagefile import read_image
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.memory import available_memory
 from graphsr.metrics import paper, psnr
 from graphsr.model import Model
-from graphsr.ops import Add, Mul, Resize
+from graphsr.ops import Add, Mul, Quantise, Resize
 from graphsr.upscaling import Upscaler
 
 from support import data_path
@@ -134,11 +135,32 @@ def test_a_model_that_misstates_its_scale_is_refused() -> None:
         Upscaler(replace(nearest_x2(), scale=3), backend="reference")
 
 
-def test_a_network_that_gives_no_numbers_is_refused() -> None:
-    x = Node.input("input", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
-    y = Node(Mul(), (x, Node.const(np.full((1, 1, 1, 1), np.nan, dtype=np.float32))))
-    with pytest.raises(graphsr.ImageError, match="NaN or infinite pixels"):
-        Upscaler(Model(Graph((x,), {"output": y}), "broken", scale=1), backend="reference")(np.ones((4, 4), np.uint8))
+@pytest.mark.parametrize("backend", ["reference", "numpy", "llvm"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_network_that_gives_no_numbers_is_refused(dtype: str, layout: tuple[int, ...], backend: str) -> None:
+    """Wherever the one wrong pixel is, also where clipping would make a plausible one of it."""
+    x = Node.input("input", TensorType("float32", (1, 3, 2, 3)))
+    image = np.ones((2, 3, *layout), dtype)
+    for wrong, place in ((np.nan, 0), (np.inf, 7), (-np.inf, 17)):
+        offset = np.zeros((1, 3, 2, 3), dtype=np.float32)
+        offset.flat[place] = wrong
+        graph = Graph((x,), {"output": Node(Add(), (x, Node.const(offset)))})
+        with pytest.raises(graphsr.ImageError, match="NaN or infinite pixels"):
+            Upscaler(Model(graph, "broken", scale=1), backend=backend)(image)
+
+
+class WithoutPixels(ReferenceBackend):
+    """Somebody's backend that has no op for the pixels of pictures."""
+
+    def supports(self, node: Node) -> bool:
+        return not isinstance(node.op, Quantise)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_backend_needs_no_op_for_pixels(dtype: str) -> None:
+    image = np.arange(60, dtype=dtype).reshape(4, 5, 3)
+    np.testing.assert_array_equal(Upscaler(nearest_x2(), backend=WithoutPixels())(image), twice(image))
 
 
 def test_too_large_for_memory_is_refused_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
