@@ -29,6 +29,7 @@ from graphsr.passes import fold_constants, remove_dead
 
 from .darknet_activations import PLAIN
 from .darknet_export_composed import Composed, composed
+from .darknet_export_forms import unfused, with_words
 from .darknet_export_recurrent import RecurrentSection, joined_steps
 from .darknet_grammar import listed
 from .darknet_weights import ALEXEYAB, PJREDDIE, write_weights
@@ -197,7 +198,7 @@ def export(model: Model, stem: str) -> Files:
     if len(model.graph.inputs) != 1:
         raise ModelError(f"darknet has one input, this network has {', '.join(model.graph.input_types())}")
     # the weights of a state that begins with zeros would be folded away
-    graph = remove_dead(fold_constants(joined_steps(model.graph)))
+    graph = remove_dead(fold_constants(with_words(joined_steps(unfused(model.graph)))))
     writer, faults = Writer(graph, stem), []
     (image,) = graph.inputs
     _begin(writer, image)
@@ -225,7 +226,7 @@ def export(model: Model, stem: str) -> Files:
     if len(writer.steps) > 1:
         faults.append(f"its recurrent layers differ in their time steps: {sorted(writer.steps)}")
     if faults:
-        raise ModelError("darknet cannot express this network:" + listed(faults, 100))
+        raise ModelError("darknet cannot express this network:" + listed(list(dict.fromkeys(faults)), 100))
     text = "\n\n".join("\n".join(lines) for lines in [_net(model, image, writer.steps), *writer.sections])
     return Files(text + "\n", write_weights(_in_order(writer.arrays, fork), fork), writer.trees)
 

@@ -144,8 +144,13 @@ def _same(a: Node, b: Node, reads: tuple[Node, ...]) -> bool:
         return a is b
     if a.is_const and b.is_const:
         return a.type.shape == b.type.shape and bool(np.array_equal(a.value, b.value))
-    alike = a.op == b.op and len(a.inputs) == len(b.inputs)
+    alike = same_op(a, b) and len(a.inputs) == len(b.inputs)
     return alike and all(_same(x, y, reads) for x, y in zip(a.inputs, b.inputs, strict=True))
+
+
+def same_op(a: Node, b: Node) -> bool:
+    """Whether two nodes compute the same of their inputs; a reshape is what it gives, however that is put."""
+    return a.op == b.op or (isinstance(a.op, Reshape) and isinstance(b.op, Reshape) and a.type == b.type)
 
 
 def _activations(node: Node, source: Node) -> Iterator[Composed]:

@@ -21,7 +21,7 @@ from graphsr.ops import Activation, BatchNorm, Clip, Concat, Conv2d, Dense, Logi
 
 from . import darknet_recurrent
 from .darknet_activations import COMPOSED, PLAIN
-from .darknet_export_composed import Rebuilt
+from .darknet_export_composed import Rebuilt, same_op
 from .darknet_export_norm import darknet_variance
 from .darknet_grammar import MAX_INT, Option, Section
 from .darknet_network import Builder, OpenSizesError, Settings
@@ -162,8 +162,8 @@ def _pairs(network: Unknown, guess: Guess, node: Node) -> dict[Node, Node]:
         elif a is network.source:
             alike = a is b
         else:
-            same_op = a.op == b.op or (isinstance(a.op, BatchNorm) and isinstance(b.op, BatchNorm))
-            alike = same_op and len(a.inputs) == len(b.inputs)
+            norms = isinstance(a.op, BatchNorm) and isinstance(b.op, BatchNorm)
+            alike = (norms or same_op(a, b)) and len(a.inputs) == len(b.inputs)
             stack += zip(a.inputs, b.inputs, strict=True) if alike else ()
         if not alike:
             return {}
