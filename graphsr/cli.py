@@ -145,6 +145,7 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("target", metavar="OUT", help="file to write, NAME.safetensors, NAME.onnx or NAME.cfg")
     p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
     p.add_argument("--float16", action="store_true", help="store weights in half precision: half the size, rounded")
+    p.add_argument("--overwrite", action="store_true", help="replace the .weights file beside a .cfg")
     _add_overrides(p)
 
 

@@ -211,8 +211,8 @@ def convert(options: argparse.Namespace) -> int:
     if suffix not in known:
         raise UsageError(f"the output is named by its format, {', '.join(sorted(known))}: got {options.target}")
     beside = Path(options.target).with_suffix(".weights")
-    if suffix == ".cfg" and beside.exists() and not os.path.exists(options.target):
-        raise UsageError(f"{beside} exists, without {options.target}: it would be replaced; remove it or name another")
+    if suffix == ".cfg" and os.path.lexists(beside) and not options.overwrite:
+        raise UsageError(f"{beside} exists and would be replaced: name another output, or give --overwrite")
     model = _load(options.source, options)
     _say_assumptions(model)
     save(model, options.target, dtype="float16" if options.float16 else "float32")

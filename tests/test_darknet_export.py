@@ -227,3 +227,19 @@ def test_the_command(tmp_path: Path) -> None:
     assert cli.main(["info", str(tmp_path / "wdsr.cfg")]) == 3
     assert cli.main(["info", str(tmp_path / "wdsr.cfg"), "--weights", str(weights)]) == 0
     assert cli.main(["convert", "wdsr-x2", str(tmp_path / "wdsr.pt")]) == 2
+
+
+@pytest.mark.parametrize("cfg_exists", [False, True])
+def test_the_command_replaces_weights_only_when_told(cfg_exists: bool, tmp_path: Path) -> None:
+    """The output names the cfg alone: nobody has said that the file beside it may go."""
+    from graphsr import cli
+
+    weights, cfg = tmp_path / "mine.weights", tmp_path / "mine.cfg"
+    weights.write_bytes(b"trained for weeks")
+    if cfg_exists:
+        cfg.write_text("[net]")
+    command = ["convert", "wdsr-x2", str(cfg)]
+    assert cli.main(command) == 2
+    assert weights.read_bytes() == b"trained for weeks"
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert weights.read_bytes() != b"trained for weeks"
