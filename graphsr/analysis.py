@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Any
+
+import numpy as np
+
 from graphsr.dim import Dim, Size
 from graphsr.errors import GraphsrError
 from graphsr.ir import Graph, Input, Node
+from graphsr.ops import ConvTranspose2d, ConvTransposeNd, Fused
 
+MOST_POSITIONS = 1 << 22
+"""Of a window: more than any network has, and so many that going through them takes seconds."""
 FAR = 10_000
 """An output position so far inside that padding plays no part."""
 
@@ -30,6 +38,34 @@ def macs_per_pixel(graph: Graph, size: int = 240) -> float | None:
     except GraphsrError:
         return None
     return None if isinstance(total, Dim) else total / (shape[0] * shape[2] * shape[3])
+
+
+def padded_bytes(node: Node) -> int:
+    """Bytes of the array that the windows of a convolution or a pool slide over, padding included, which `forward`
+    takes besides input and result. 0 for other nodes; open sizes count as 1."""
+    op = _slides(node)
+    if op is None:
+        return 0
+    x = node.type if isinstance(op, ConvTranspose2d | ConvTransposeNd) else node.inputs[0].type
+    shape = [size if isinstance(size, int) else 1 for size in x.shape]
+    axes = len(op.stride)
+    for axis in range(axes):
+        shape[2 + axis] += op.padding[axis] + op.padding[axis + axes]
+    return prod(shape) * np.dtype(x.dtype).itemsize
+
+
+def window_positions(node: Node) -> int:
+    """Elements of the window of a convolution or a pool along its axes, 1 for other nodes."""
+    op = _slides(node)
+    if op is None:
+        return 1
+    return prod(op.kernel if hasattr(op, "kernel") else node.inputs[1].type.dims[-len(op.stride) :])
+
+
+def _slides(node: Node) -> Any:
+    """The convolution or pool that a node computes, if it does."""
+    op = node.op.base if isinstance(node.op, Fused) else node.op
+    return op if hasattr(op, "stride") and hasattr(op, "padding") else None
 
 
 def receptive_field(graph: Graph) -> tuple[int, int] | None:

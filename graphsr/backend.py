@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from graphsr.analysis import padded_bytes
 from graphsr.dim import Dim
 from graphsr.errors import BackendError, GraphError, ShapeError
 from graphsr.explain import Profile, count_of, steps_table
@@ -215,11 +216,13 @@ class Executable:
 
 
 def _that_fits(graph: Graph) -> Graph:
-    """The bound graph. Raises `ShapeError` where one of its values alone is more than the memory there is: before it
-    is planned, which would take time and memory, too."""
-    largest = max(graph.nodes(), key=lambda node: node.type.nbytes)
-    if lack := shortage(largest.type.nbytes):
-        raise ShapeError(f"inputs of these sizes are too large: {largest.where()} : {largest.type} alone {lack}")
+    """The bound graph. Raises `ShapeError` where one of its values alone, or its padded input, is more than the memory
+    there is: before it is planned, which would take time and memory, too."""
+    for of, nbytes in (("", lambda node: node.type.nbytes), (", its padded input,", padded_bytes)):
+        largest = max(graph.nodes(), key=nbytes)
+        if lack := shortage(nbytes(largest)):
+            where = f"{largest.where()} : {largest.type}{of}"
+            raise ShapeError(f"inputs of these sizes are too large: {where} alone {lack}")
     return graph
 
 

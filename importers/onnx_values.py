@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphsr.analysis import MOST_POSITIONS, padded_bytes, window_positions
 from graphsr.dim import Dim, Size
 from graphsr.errors import GraphError, ModelError
 from graphsr.ir import Const, Input, Node
@@ -42,6 +43,8 @@ LARGE = 64 << 20
 BUDGET = 256 << 20
 """Bytes that all computed constants may take together."""
 MOST_MACS = 1 << 26
+MOST_FOLDED_POSITIONS = 1 << 12
+"""Of a window: `forward` goes through them one by one."""
 MOST_SIZES = 4096
 """Elements up to which integers are followed through shape code."""
 
@@ -97,8 +100,7 @@ class Values:
     def node(self, op: Op, inputs: Sequence[Node], name: str, origin: str) -> Node:
         """`op` applied to `inputs`; a constant, when it is small and depends on constants or known sizes alone."""
         node = Node(op, tuple(inputs), name, origin)
-        if node.type.is_bound and node.type.nbytes > self.max_memory:
-            raise ModelError(f"the result {node.type} takes more than max_memory={self.max_memory} bytes")
+        self._check_size(node)
         if (
             all(child.is_const for child in inputs)
             and not isinstance(op, Input | Const)
@@ -109,6 +111,16 @@ class Values:
         if isinstance(op, ShapeOf) and all(isinstance(n, int) for n in self._sizes[node]):
             return Node.const(self._sizes[node].astype(np.int64), name, origin)
         return node
+
+    def _check_size(self, node: Node) -> None:
+        """Raise `ModelError` for what no machine could compute."""
+        if node.type.is_bound and node.type.nbytes > self.max_memory:
+            raise ModelError(f"the result {node.type} takes more than max_memory={self.max_memory} bytes")
+        padded, positions = padded_bytes(node), window_positions(node)
+        if padded > self.max_memory:
+            raise ModelError(f"the padded input takes {padded} bytes, more than max_memory={self.max_memory}")
+        if positions > MOST_POSITIONS:
+            raise ModelError(f"the window has {positions} positions; at most {MOST_POSITIONS} are computed")
 
     def array(self, node: Node, what: str) -> Array:
         """The value of a node. Raises `OpenValueError` when it depends on what the model is given."""
@@ -158,7 +170,10 @@ class Values:
         return value.astype(object) if value.dtype.kind == "i" else None
 
     def _may_fold(self, node: Node, limit: int) -> bool:
-        if not node.type.is_bound or node.type.nbytes > limit or self._spent + node.type.nbytes > BUDGET:
+        budget = min(BUDGET, self.max_memory)
+        if not node.type.is_bound or node.type.nbytes > limit or self._spent + node.type.nbytes > budget:
+            return False
+        if padded_bytes(node) > limit or window_positions(node) > MOST_FOLDED_POSITIONS:
             return False
         macs = node.op.macs(tuple(child.type for child in node.inputs), node.type)
         work = sum(child.type.nbytes for child in node.inputs)

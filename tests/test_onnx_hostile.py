@@ -142,6 +142,21 @@ HOSTILE: dict[str, Callable[[], onnx.ModelProto]] = {
     "transpose of an axis twice": lambda: one("Transpose", perm=[0, 0, 1, 2]),
     "slice with step 0": lambda: one("Slice", "x a a a a", a=longs(0)),
     "pieces that do not add up": lambda: one("Split", "x s", s=longs(1, 7), axis=1),
+    "a window of 2**30": lambda: one("MaxPool", kernel_shape=[1 << 30, 1], pads=[(1 << 30) - 4, 0, (1 << 30) - 4, 0]),
+    "a window of 2**30 in a file of open sizes": lambda: model(
+        [node("AveragePool", "x", "y", kernel_shape=[1 << 15] * 2, pads=[(1 << 15) - 1] * 4)], {"x": [1, 1, "h", "w"]}
+    ),
+    "a dilation of 2**30": lambda: one(
+        "Conv", "x w", w=weight(3, 2, 3, 3), dilations=[1 << 30, 1], pads=[1 << 30, 1, 1 << 30, 1]
+    ),
+    "a stride of 2**30": lambda: one(
+        "ConvTranspose", "x w", w=weight(2, 3, 3, 3), strides=[1 << 30, 1], pads=[1 << 30, 0, 1 << 30, 0]
+    ),
+    "a constant under a large window": lambda: model(
+        [node("LpPool", "c", "p", kernel_shape=[1024, 1024], pads=[1023] * 4), node("Add", "x p", "y")],
+        {"x": [1]},
+        weights={"c": weight(1, 1, 4, 4)},
+    ),
     "resize to 2**40": lambda: one("Resize", "x - - s", s=longs(1, 2, 1 << 40, 1 << 40)),
     "resize by infinity": lambda: one("Resize", "x - s", s=np.array([1, 1, np.inf, np.nan], np.float32)),
     "resize by 0": lambda: one("Resize", "x - s", s=np.array([1, 1, 0, 0], np.float32)),
@@ -177,7 +192,7 @@ HOSTILE: dict[str, Callable[[], onnx.ModelProto]] = {
     "a name that is no text": lambda: changed(lambda m: setattr(m.graph.node[1], "name", "\0\n" * 100)),
 }
 
-HARMLESS = {"20,000 nodes", "a product of large constants", "a name that is no text"}
+HARMLESS = {"a constant under a large window", "20,000 nodes", "a product of large constants", "a name that is no text"}
 """What is read: unusual, but nothing is taken or computed for it at load."""
 
 
@@ -232,3 +247,28 @@ def test_what_is_read_can_be_compiled_or_is_refused(tmp_path: Path) -> None:
         except GraphsrError:
             continue
     assert ran
+
+
+def test_constants_that_blow_up_are_not_all_computed(tmp_path: Path) -> None:
+    """A kilobyte may name many large constants; compiling takes no more than a few of them."""
+    nodes = [node("Expand", f"c{i} s", f"e{i}") for i in range(60)]
+    nodes += [node("ReduceMax", f"e{i}", f"m{i}", keepdims=0) for i in range(60)]
+    nodes += [node("Add", f"m{i} {f't{i - 1}' if i else 'x'}", f"t{i}") for i in range(60)]
+    nodes.append(node("Relu", "t59", "y"))
+    weights = {f"c{i}": weight(1) + np.float32(i) for i in range(60)}
+    made = model(nodes, {"x": [1]}, weights={**weights, "s": longs(10 << 20)})
+    path = tmp_path / "large.onnx"
+    path.write_bytes(made.SerializeToString())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    graphsr.load(path).compile("reference")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KILOBYTES
+
+
+def test_folding_keeps_to_max_memory(tmp_path: Path) -> None:
+    nodes = [node("Expand", f"c{i} s", f"e{i}") for i in range(8)]
+    nodes.append(node("Sum", "x " + " ".join(f"e{i}" for i in range(8)), "y"))
+    made = model(nodes, {"x": [1]}, weights={**{f"c{i}": weight(1) for i in range(8)}, "s": longs(1 << 15)})
+    path = tmp_path / "folds.onnx"
+    path.write_bytes(made.SerializeToString())
+    few, all_ = (len(list(graphsr.load(path, max_memory=n).graph.nodes())) for n in (1 << 18, 1 << 30))
+    assert few > all_  # some are left as they are

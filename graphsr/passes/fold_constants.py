@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from graphsr.analysis import padded_bytes, window_positions
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.passes.rewrite import rewrite
 
 LIMIT = 64 * 2**20
 """Bytes; a larger result is folded only if it takes no more memory than what it is computed from."""
+GROWTH = 256 * 2**20
+"""Bytes that all results together may take beyond what they are computed from: a small file can ask for much."""
+MOST_MACS = 2**30
+MOST_POSITIONS = 2**12
+"""Of a window: `forward` goes through them one by one."""
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -18,14 +24,35 @@ def fold_constants(graph: Graph) -> Graph:
     weights and shape arithmetic disappear. The result is the one of the op's `forward`, bit for bit. A small constant
     that an op blows up (an expanded scalar) stays an op.
     """
-    return rewrite(graph, _rule)
+    return rewrite(graph, _new_rule())
 
 
-def _rule(node: Node, uses: Mapping[Node, int]) -> Node:
+def _new_rule() -> Callable[[Node, Mapping[Node, int]], Node]:
+    """The rule for one graph, with all of `GROWTH` left."""
+    left = GROWTH
+
+    def rule(node: Node, uses: Mapping[Node, int]) -> Node:
+        nonlocal left
+        if not _may_fold(node, left):
+            return node
+        left -= max(0, node.type.nbytes - _read(node))
+        return Node.const(node.op.forward(*(child.value for child in node.inputs)), node.name, node.origin)
+
+    return rule
+
+
+def _may_fold(node: Node, growth: int) -> bool:
+    """Whether a node is a constant that may be computed now, of at most so many bytes beyond its inputs."""
     if isinstance(node.op, Input | Const) or not node.type.is_bound:
-        return node
+        return False
     if not all(child.is_const for child in node.inputs):
-        return node
-    if node.type.nbytes > max(LIMIT, sum(child.type.nbytes for child in node.inputs)):
-        return node
-    return Node.const(node.op.forward(*(child.value for child in node.inputs)), node.name, node.origin)
+        return False
+    if node.type.nbytes - _read(node) > growth or node.type.nbytes > max(LIMIT, _read(node)):
+        return False
+    macs = node.op.macs(tuple(child.type for child in node.inputs), node.type)
+    is_little = isinstance(macs, int) and macs <= MOST_MACS and window_positions(node) <= MOST_POSITIONS
+    return is_little and padded_bytes(node) <= max(LIMIT, _read(node))
+
+
+def _read(node: Node) -> int:
+    return sum(child.type.nbytes for child in node.inputs)
