@@ -8,19 +8,25 @@ import weakref
 
 
 class ForkSafeLock:
-    """Gives a `threading.Lock` that is free in a forked child: `with lock():`
+    """Gives a `threading.RLock` that is free in a forked child: `with lock():`
 
     The thread that may have held it does not exist there. For locks whose protected state is whole at every moment, or
     made anew by whoever takes the lock. The lock itself, and not this object, is entered: that is one step in C, which
-    Ctrl-C cannot cut in two.
+    Ctrl-C cannot cut in two. It can be taken again by the thread that holds it, since a signal handler runs there: what
+    it must not do twice at a time asks `is_mine` before.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _locks.add(self)
 
-    def __call__(self) -> threading.Lock:
+    def __call__(self) -> threading.RLock:
         return self._lock
+
+    def is_mine(self) -> bool:
+        """Whether the calling thread holds the lock."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # as threading.Condition asks
+        return owned
 
 
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
@@ -28,7 +34,7 @@ _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 
 def _renew() -> None:
     for lock in _locks:
-        lock._lock = threading.Lock()
+        lock._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -27,6 +27,7 @@ from graphsr.backends.llvm import library as library_module
 from graphsr.backends.llvm.backend import LlvmBackend
 from graphsr.backends.llvm.jit import compile_ir, emit_object
 from graphsr.backends.llvm.library import Library
+from graphsr.errors import BackendError
 from graphsr.model import Model
 from graphsr.models import edsr, srresnet, wdsr_a, wdsr_b
 from graphsr.op import Array
@@ -341,6 +342,36 @@ def test_a_new_size_compiles_nothing(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 # --- interrupts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
+@pytest.mark.parametrize("same", [True, False], ids=["itself", "another network"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_handler_cannot_run_a_network_meanwhile(same: bool, threads: int) -> None:
+    """It would wait for the run that it interrupts; what it computes before or after is right."""
+    run, other = (network("EDSR").compile("llvm", threads) for _ in range(2))
+    small, large = picture(1, 20, 31), picture(1, 700, 700)
+    want = bits(upscale(run, small))
+    run.bind({"input": large.shape})
+    told: list[str] = []
+
+    def handler(*_: object) -> None:
+        try:
+            told.append("" if bits(upscale(run if same else other, small)) == want else "wrong")
+        except BackendError as error:
+            told.append(str(error))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.01)
+        upscale(run, large)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert any("signal handler" in text for text in told)
+    assert "wrong" not in told
+    assert bits(upscale(run, small)) == want
+
 
 CTRL_C = """
 import os, random, signal, sys, threading, time

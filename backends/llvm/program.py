@@ -9,6 +9,7 @@ from itertools import groupby
 import numpy as np
 
 from graphsr.backend import node_macs
+from graphsr.errors import BackendError
 from graphsr.explain import Profile, Step
 from graphsr.op import Array
 
@@ -18,6 +19,7 @@ from .library import Library
 from .memory import Memory, pages
 from .plan import Fallback, Plan, Work
 from .segment import Segment, segment
+from .team import ALREADY_RUNNING
 from .tensor import Buffer, Zeros
 
 
@@ -59,6 +61,8 @@ class LlvmProgram:
 
     def _run(self, inputs: Sequence[Array], clocks: Mapping[Segment, Array], milliseconds: list[float]) -> list[Array]:
         """One run. With `clocks` for the segments, the time of every step is added to `milliseconds`."""
+        if self._memory.lock.is_mine():
+            raise BackendError(ALREADY_RUNNING)
         with self._memory.lock():
             places = _Places(self.plan, self._memory, self._zeros, inputs)
             for part in self._parts:

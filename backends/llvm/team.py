@@ -206,6 +206,12 @@ def _native() -> _Native:
     )
 
 
+ALREADY_RUNNING = (
+    "the thread is running a network already, and cannot run one before that is done (from a signal handler, or a "
+    "finaliser?): note in the handler that it was called, and run the network afterwards"
+)
+
+
 class Team:
     """The worker threads for a number of threads. They start with the first run and end with the process."""
 
@@ -215,7 +221,7 @@ class Team:
 
     def reset(self) -> None:
         """Forget the threads: in a forked child there are none."""
-        self._gate = threading.Lock()
+        self._gate = ForkSafeLock()
         self._words = np.zeros(256 // 8, np.int64)  # see `_TEXT`
         self._workers: list[threading.Thread] = []
         self._cpus: set[int] | None = None
@@ -230,8 +236,10 @@ class Team:
         if self.threads == 1 and threading.current_thread() is not threading.main_thread():
             native.enter(entry)(context, 0, 1)  # no signal is handled here, so nothing is gained by another thread
             return
+        if self._gate.is_mine():
+            raise BackendError(ALREADY_RUNNING)
         flag = ctypes.c_int64.from_address(stop)
-        with self._gate:
+        with self._gate():
             self._prepare(native)
             words = self._words
             address, join = int(words.ctypes.data), native.join
