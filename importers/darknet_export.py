@@ -29,17 +29,15 @@ from graphsr.passes import fold_constants, remove_dead
 
 from .darknet_activations import PLAIN
 from .darknet_export_composed import Composed, composed
+from .darknet_export_errors import UnsupportedError, value
 from .darknet_export_forms import unfused, with_words
 from .darknet_export_recurrent import RecurrentSection, joined_steps
+from .darknet_export_sequences import sequences_as_rows
 from .darknet_grammar import listed
 from .darknet_weights import ALEXEYAB, PJREDDIE, write_weights
 
 NAMES = {op: name for name, op in reversed(PLAIN.items())} | {Linear(): "linear"}
 """The word for an activation."""
-
-
-class UnsupportedError(Exception):
-    """A node that darknet has no words for."""
 
 
 class Writer:
@@ -148,18 +146,6 @@ def rule(*ops: type) -> Callable[[Rule], Rule]:
     return enter
 
 
-def value(node: Node) -> Array:
-    if not node.is_const:
-        raise UnsupportedError("its parameters are computed and not constants")
-    return node.value
-
-
-def known(size: Size) -> int:
-    if isinstance(size, Dim):
-        raise UnsupportedError(f"its size {size} is open")
-    return size
-
-
 def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
     """Write a model as `path` (.cfg), the .weights file beside it, and a .tree file for each tree of classes.
 
@@ -198,7 +184,8 @@ def export(model: Model, stem: str) -> Files:
     if len(model.graph.inputs) != 1:
         raise ModelError(f"darknet has one input, this network has {', '.join(model.graph.input_types())}")
     # the weights of a state that begins with zeros would be folded away
-    graph = remove_dead(fold_constants(with_words(joined_steps(unfused(model.graph)))))
+    graph = fold_constants(with_words(joined_steps(unfused(model.graph))))
+    graph = remove_dead(sequences_as_rows(graph))
     writer, faults = Writer(graph, stem), []
     (image,) = graph.inputs
     _begin(writer, image)

@@ -189,9 +189,9 @@ def _vectors(last: Node) -> Iterator[Guess]:
         if isinstance(last.op, Mul):
             yield Guess("lstm", options)
         yield from (Guess("gru", {**options, "tanh": tanh}) for tanh in (0, 1))
-        yield from (
-            Guess("rnn", {**options, "hidden": layer.inputs[1].type.shape[1], **simple}) for simple in _simple(last)
-        )
+        hidden = layer.inputs[1].type.shape[1]
+        fork = "" if hidden == outputs else ALEXEYAB  # pjreddie's state has the size of the output
+        yield from (Guess("rnn", {**options, "hidden": hidden, **simple}, fork) for simple in _simple(last))
 
 
 def _images(last: Node) -> Iterator[Guess]:

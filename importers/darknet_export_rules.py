@@ -36,8 +36,10 @@ from graphsr.ops import (
     YoloHead,
 )
 
-from .darknet_export import UnsupportedError, Writer, known, rule, value
+from .darknet_export import Writer, rule
+from .darknet_export_errors import UnsupportedError, known, value
 from .darknet_export_norm import darknet_variance, normalised
+from .darknet_export_sequences import RECURRENT, section_of
 from .darknet_heads import groups_of
 from .darknet_weights import ALEXEYAB, PJREDDIE
 
@@ -173,6 +175,14 @@ def max_over_channels(writer: Writer, node: Node, op: ReduceMax) -> None:
     writer.feed(groups.inputs[0])
     out = known(node.type.shape[1])
     writer.section("maxpool", node, fork=ALEXEYAB, maxpool_depth=1, out_channels=out, size=1, stride=1)
+
+
+@rule(*RECURRENT)
+def sequence(writer: Writer, node: Node, op: Op) -> None:
+    """One that is no section: for the reason that is found, or for its input."""
+    section_of(node, writer.graph.uses())
+    shape = node.inputs[0].type
+    raise UnsupportedError(f"darknet has a known number of steps one after the other in its batch, not {shape}")
 
 
 @rule(Resize)
