@@ -30,7 +30,7 @@ from graphsr.passes import fold_constants, remove_dead
 from .darknet_activations import PLAIN
 from .darknet_export_composed import Composed, composed
 from .darknet_export_errors import UnsupportedError, value
-from .darknet_export_forms import unfused, with_words
+from .darknet_export_forms import unfused, with_layers, with_words
 from .darknet_export_recurrent import RecurrentSection, joined_steps
 from .darknet_export_sequences import sequences_as_rows
 from .darknet_grammar import listed
@@ -185,7 +185,7 @@ def export(model: Model, stem: str) -> Files:
         raise ModelError(f"darknet has one input, this network has {', '.join(model.graph.input_types())}")
     # the weights of a state that begins with zeros would be folded away
     graph = fold_constants(with_words(joined_steps(unfused(model.graph))))
-    graph = remove_dead(sequences_as_rows(graph))
+    graph = remove_dead(sequences_as_rows(with_layers(graph)))
     writer, faults = Writer(graph, stem), []
     (image,) = graph.inputs
     _begin(writer, image)

@@ -17,6 +17,7 @@ from graphsr.ops import (
     Activation,
     Add,
     Clip,
+    Dense,
     Div,
     Elu,
     Floor,
@@ -26,15 +27,18 @@ from graphsr.ops import (
     Leaky,
     Less,
     Logistic,
+    MatMul,
     Mul,
     PRelu,
     Relie,
     Relu,
     Relu6,
+    Reshape,
     Softmax,
     SoftPlus,
     Sub,
     Tanh,
+    Transpose,
     Where,
 )
 
@@ -125,6 +129,27 @@ def with_words(graph: Graph) -> Graph:
             return _bent(node, np.full(1, node.op.slope, np.float32))
         if isinstance(node.op, PRelu) and node.inputs[1].is_const:
             return _bent(node, node.inputs[1].value)
+        return node
+
+    return graph.map(rule)
+
+
+def with_layers(graph: Graph) -> Graph:
+    """Products with constants as connected layers, and transposes that move only axes of size 1 as reshapes."""
+    uses = graph.uses()
+
+    def rule(old: Node, node: Node) -> Node:
+        match node:
+            case Node(op=MatMul(), inputs=(x, w)) if w.is_const and w.type.rank == 2 and x.type.rank > 1:
+                return Node(Dense(), (x, Node.const(np.ascontiguousarray(w.value.T))), node.name, node.origin)
+            case Node(op=Add(), inputs=(a, b)):
+                for y, c, was in ((a, b, old.inputs[0]), (b, a, old.inputs[1])):
+                    plain = isinstance(y.op, Dense) and len(y.inputs) == 2 and uses[was] == 1
+                    if plain and c.is_const and c.type.shape == y.type.shape[-1:]:
+                        return Node(Dense(), (*y.inputs, c), node.name, node.origin)
+            case Node(op=Transpose(axes), inputs=(x,)):
+                moved = [axis % x.type.rank for axis in axes if x.type.shape[axis] != 1]
+                return Node(Reshape(node.type.shape), (x,), node.name, node.origin) if moved == sorted(moved) else node
         return node
 
     return graph.map(rule)

@@ -181,8 +181,7 @@ def max_over_channels(writer: Writer, node: Node, op: ReduceMax) -> None:
 def sequence(writer: Writer, node: Node, op: Op) -> None:
     """One that is no section: for the reason that is found, or for its input."""
     section_of(node, writer.graph.uses())
-    shape = node.inputs[0].type
-    raise UnsupportedError(f"darknet has a known number of steps one after the other in its batch, not {shape}")
+    raise UnsupportedError("it does not read a layer with one row per step, of which darknet has a known number")
 
 
 @rule(Resize)

@@ -15,7 +15,22 @@ import graphsr
 from graphsr.errors import ModelError
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Array, Op
-from graphsr.ops import Dense, Gru, Leaky, Linear, Logistic, Lstm, Relu, Reshape, Rnn, SimpleRnn, Tanh
+from graphsr.ops import (
+    Add,
+    Dense,
+    Gru,
+    Leaky,
+    Linear,
+    Logistic,
+    Lstm,
+    MatMul,
+    Relu,
+    Reshape,
+    Rnn,
+    SimpleRnn,
+    Tanh,
+    Transpose,
+)
 
 pytest.importorskip("torch")
 
@@ -60,6 +75,16 @@ def layer(draw: st.DrawFn, x: Node, op: Op, hidden: int) -> Node:
     return Node(op, (x, *parameters, *zeros), "recurrent")
 
 
+def connected(draw: st.DrawFn, x: Node, weight: Node, bias: Node) -> Node:
+    """As our op, or as other formats have it: a product and a sum, behind an axis of size 1 that has moved."""
+    if draw(st.booleans()):
+        return Node(Dense(), (x, weight, bias), "layer")
+    steps, batch, size = x.type.shape
+    x = Node(Transpose((0, 2, 1, 3)), (Node(Reshape((steps, 1, batch, size)), (x,)),), "moved")
+    x = Node(Reshape((steps, batch, size)), (x,))
+    return Node(Add(), (bias, Node(MatMul(), (x, Node.const(weight.value.T)), "product")), "sum")
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[graphsr.Model, Array]:
     """One or two recurrent layers, of sequences or of images with a row for each step; and an input."""
@@ -76,7 +101,7 @@ def networks(draw: st.DrawFn) -> tuple[graphsr.Model, Array]:
         if behind or draw(st.booleans()):
             outputs = draw(st.integers(1, 3))
             bias, weight = Node.const(drawn(draw, outputs)), Node.const(drawn(draw, outputs, y.type.dims[2]))
-            y = Node(Dense(), (y, weight, bias), "layer")
+            y = connected(draw, y, weight, bias)
             if isinstance(op, Rnn | SimpleRnn):
                 y = Node(op.activation, (y,), "activation")
     return graphsr.Model(Graph((image,), {"output": y}), "test", input_range=1.0), drawn(draw, *image.type.dims)
