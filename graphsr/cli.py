@@ -1,8 +1,8 @@
 """The command line: `graphsr upscale | detect | info | convert | compare | profile | backends | cache`.
 
-Exit codes: 0 all is well, 1 some files failed (the others are done), 2 wrong usage, 3 the model was refused, 130
-interrupted. This module only parses and prints; each command is one function in `graphsr.commands`, imported when it is
-called, so that `graphsr --help` is quick.
+Exit codes: 0 all is well, 1 files could not be read, computed or written (the others are done), 2 wrong usage, 3 the
+model was refused, 130 interrupted. This module only parses and prints; each command is one function in
+`graphsr.commands`, imported when it is called, so that `graphsr --help` is quick.
 """
 
 from __future__ import annotations
@@ -40,9 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def error_code(error: GraphsrError) -> int:
     """The exit code for an error that ends the whole command."""
-    if isinstance(error, ModelError):
-        return REFUSED
-    return USAGE if isinstance(error, BackendError | UsageError) else SOME_FAILED
+    if isinstance(error, BackendError | UsageError):
+        return USAGE
+    return REFUSED if isinstance(error, ModelError) and not _is_of_the_system(error) else SOME_FAILED
+
+
+def _is_of_the_system(error: BaseException | None) -> bool:
+    """Whether a file or a folder is the reason, not what is in it."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return True
+        error = error.__cause__
+    return False
 
 
 class UsageError(GraphsrError):
@@ -53,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graphsr",
         description="Super-resolution networks on a CPU.",
-        epilog="exit codes: 0 ok, 1 some files failed, 2 wrong usage, 3 model refused, 130 interrupted",
+        epilog="exit codes: 0 ok, 1 files failed, 2 wrong usage, 3 model refused, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"graphsr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -22,7 +22,7 @@ from graphsr.backend import get_backend
 from graphsr.cli import OK, SOME_FAILED, UsageError
 from graphsr.detection import Detection, Detector, read_names
 from graphsr.detection_drawing import detections_json, draw_detections
-from graphsr.errors import GraphsrError, ImageError, ModelError
+from graphsr.errors import GraphsrError, ImageError, ModelError, ShapeError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
 from graphsr.ir import TensorType
 from graphsr.loading import embedded, load, save, writers
@@ -152,16 +152,26 @@ def _detector(options: argparse.Namespace) -> Detector:
     given = {name: getattr(options, name) for name in ("weights", "fork") if getattr(options, name) is not None}
     model = load(options.cfg, **given)
     _say_assumptions(model)
-    return Detector(
-        model,
-        names=read_names(options.names) if options.names else (),
-        threshold=options.threshold,
-        overlap=options.overlap,
-        letterbox=None if options.letterbox is None else options.letterbox == "yes",
-        size=options.size,
-        backend=options.backend or DEFAULT_BACKEND,
-        threads=options.threads,
-    )
+    try:
+        return Detector(
+            model,
+            names=_names(options.names) if options.names else (),
+            threshold=options.threshold,
+            overlap=options.overlap,
+            letterbox=None if options.letterbox is None else options.letterbox == "yes",
+            size=options.size,
+            backend=options.backend or DEFAULT_BACKEND,
+            threads=options.threads,
+        )
+    except ShapeError as error:
+        raise UsageError(f"--size: {error}") from error
+
+
+def _names(path: str) -> tuple[str, ...]:
+    try:
+        return read_names(path)
+    except ModelError as error:
+        raise UsageError(f"--names {error}") from error
 
 
 def _pictures(inputs: list[Path]) -> list[Path]:
@@ -207,7 +217,7 @@ def describe(model: Model) -> str:
 
 def convert(options: argparse.Namespace) -> int:
     """`graphsr convert IN OUT`"""
-    known, suffix = writers(), Path(options.target).suffix
+    known, suffix = writers(), Path(options.target).suffix.lower()
     if suffix not in known:
         raise UsageError(f"the output is named by its format, {', '.join(sorted(known))}: got {options.target}")
     beside = Path(options.target).with_suffix(".weights")

@@ -70,7 +70,7 @@ class Detector:
     input, where it is open.
 
     Raises `ModelError` when the model has no detection head or cannot take images, and for another number of names than
-    it has classes.
+    it has classes; `ShapeError` for a size that the network does not take.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Detector:
         self.names, self.threshold, self.overlap = tuple(names), threshold, overlap
         self.letterbox = self.model.inferred.get("letterbox") == "yes" if letterbox is None else letterbox
         self.channels, self.size = _input_size(self.model, size)
+        _check_size(self.model, self.channels, self.size)
         self.executable = self.model.compile(backend, threads)
 
     def __call__(self, image: Array) -> list[Detection]:
@@ -106,10 +107,7 @@ class Detector:
         """
         planes = image_planes(image, self.channels)
         (name,) = self.model.inputs
-        try:
-            planned = self.executable.bind({name: (1, self.channels, *self.size)}).planned_bytes
-        except ShapeError as error:
-            raise ImageError(f"the network cannot take {self.size[0]} x {self.size[1]} pixels: {error}") from error
+        planned = self.executable.bind({name: (1, self.channels, *self.size)}).planned_bytes
         if lack := shortage(planned):
             raise ImageError(f"a network of {self.size[0]} x {self.size[1]} pixels {lack}: choose a smaller size")
         x, placement = place(planes, self.size, self.letterbox)
@@ -142,7 +140,7 @@ def read_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
         with open(path, "rb") as file:
             data = file.read(MAX_NAMES + 1)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{os.fspath(path)}: cannot be read: {error}") from error
+        raise ModelError(f"{os.fspath(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MAX_NAMES:
         raise ModelError(f"{os.fspath(path)}: more than {MAX_NAMES} bytes are no list of class names")
     lines = [line.strip() for line in data.decode("utf-8-sig", "replace").split("\n") if line.strip()]
@@ -206,3 +204,25 @@ def _input_size(model: Model, size: tuple[int, int] | None) -> tuple[int, tuple[
     if height < 1 or width < 1:
         raise ModelError("the model does not say for which size it was trained: give the size")
     return 3 if channels == 3 else 1, (height, width)
+
+
+def _check_size(model: Model, channels: int, size: tuple[int, int]) -> None:
+    """Raise `ShapeError` that names the sizes nearby, where the network does not take this one."""
+    if _takes(model, channels, size):
+        return
+    for step in (2**n for n in range(1, 8)):  # most networks halve the image a few times
+        below = tuple(max(step, n // step * step) for n in size)
+        above = tuple(-(-n // step) * step for n in size)
+        if _takes(model, channels, below) and _takes(model, channels, above):
+            near = " or ".join("{} x {}".format(*each) for each in dict.fromkeys((below, above)))
+            raise ShapeError(f"the network does not take {size[0]} x {size[1]} pixels: give the size {near}")
+    raise ShapeError(f"the network does not take {size[0]} x {size[1]} pixels")
+
+
+def _takes(model: Model, channels: int, size: tuple[int, ...]) -> bool:
+    (name,) = model.inputs
+    try:
+        model.graph.bind({name: (1, channels, *size)})
+    except ShapeError:
+        return False
+    return True

@@ -71,7 +71,7 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
     cannot express.
     """
     known = writers()
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     if suffix not in known:
         raise ModelError(f"{os.fspath(path)}: models are saved as {', '.join(sorted(known))} files")
     known[suffix].save(model, path, dtype=dtype)

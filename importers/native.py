@@ -56,7 +56,7 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
     widened by `load`; biases and fixed constants, a few bytes, stay exact.
     Raises `ModelError` for another suffix or dtype, and for weights that half precision cannot hold.
     """
-    if Path(path).suffix != SUFFIX:
+    if Path(path).suffix.lower() != SUFFIX:
         raise ModelError(f"{os.fspath(path)}: models are saved as {SUFFIX} files")
     if dtype not in ("float32", "float16"):
         raise ModelError(f"dtype must be float32 or float16, got {dtype!r}")

@@ -94,7 +94,7 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
     assert (tmp_path / "a_x2.png").exists()
     assert graphsr("info", "m" * 5000).returncode == 3
     done = graphsr("convert", "wdsr-x2", tmp_path / "absent" / "y.safetensors")
-    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
 
 
 def test_compare_folders_says_what_has_no_partner(tmp_path: Path) -> None:
@@ -277,3 +277,54 @@ def test_white_survives_onnx(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
     own, onnx = (read_image(tmp_path / f"{name}.png").pixels.astype(int) for name in ("own", "onnx"))
     assert np.abs(own - onnx).max() <= 1
+
+
+def _detector_cfg(folder: Path) -> Path:
+    """A network that halves its input twice, joins both sizes again, and detects."""
+    cfg = folder / "d.cfg"
+    cfg.write_text(
+        "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=6\nsize=1\nstride=2\nactivation=linear\n"
+        "[convolutional]\nfilters=6\nsize=1\nstride=2\nactivation=linear\n[upsample]\nstride=2\n[route]\nlayers=-1,-3\n"
+        "[convolutional]\nfilters=6\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nclasses=1\nnum=1\n"
+    )
+    floats = 3 * 6 + 6 + 6 * 6 + 6 + 12 * 6 + 6
+    header = np.array([0, 2, 0], np.int32).tobytes() + np.int64(0).tobytes()
+    (folder / "d.weights").write_bytes(header + np.zeros(floats, np.float32).tobytes())
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("convert wdsr-x2 out.foo", 2, "named by its format"),
+        ("convert wdsr-x2 absent/out.onnx", 1, "cannot be written: No such file"),
+        ("upscale a.png -m absent", 3, "neither a file nor an embedded model"),
+        ("upscale absent.png", 1, "cannot be read: No such file"),
+        ("upscale a.png --backend absent", 2, "unknown backend"),
+        ("info a.png", 3, "not a model file"),
+        ("profile wdsr-x2 --size 0x4", 2, "expected height and width"),
+        ("detect a.png --cfg d.cfg --size 31x30", 2, "give the size 28 x 28 or 32 x 32"),
+        ("detect a.png --cfg d.cfg --names absent", 2, "--names absent: cannot be read: No such file or directory"),
+        ("detect a.png --cfg absent.cfg", 3, "neither a file"),
+    ],
+)
+def test_exit_codes(words: str, code: int, said: str, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    _detector_cfg(tmp_path)
+    done = graphsr(*words.split(), cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+
+
+def test_suffixes_in_capitals(tmp_path: Path) -> None:
+    assert graphsr("convert", "wdsr-x2", "x.SAFETENSORS", cwd=tmp_path).returncode == 0
+    assert graphsr("convert", "x.SAFETENSORS", "x.ONNX", cwd=tmp_path).returncode == 0
+    assert graphsr("info", "x.ONNX", cwd=tmp_path).returncode == 0
+
+
+def test_a_folder_for_dumps_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHSR_DUMP", str(picture(tmp_path / "a.png")))
+    done = graphsr("upscale", tmp_path / "a.png")
+    assert done.returncode == 1
+    assert "GRAPHSR_DUMP=" in done.stderr
+    assert "unset it" in done.stderr

@@ -17,9 +17,17 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_threads() == 1
     monkeypatch.setenv("GRAPHSR_NUM_THREADS", "3")
     assert available_threads() == 3
-    for text in ("many", "²", "0"):
-        monkeypatch.setenv("GRAPHSR_NUM_THREADS", text)
-        assert available_threads() == 1
+    monkeypatch.setenv("GRAPHSR_NUM_THREADS", "")
+    for text in ("many", "²", "0", ",2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert available_threads() >= 1
+
+
+@pytest.mark.parametrize("text", ["many", "²", "0", "-1", "1e3", "4,2"])
+def test_a_variable_of_ours_is_not_ignored_in_silence(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("GRAPHSR_NUM_THREADS", text)
+    with pytest.raises(BackendError, match=r"GRAPHSR_NUM_THREADS=.* unset"):
+        available_threads()
 
 
 def test_any_integer_is_a_number_of_threads() -> None:

@@ -18,10 +18,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from graphsr.debug import dump, dumps, level
 from graphsr.errors import BackendError
 
 from . import cache as objects
@@ -101,7 +101,7 @@ def defined(text: str) -> tuple[str, ...]:
 
 def is_shown() -> bool:
     """Whether somebody wants to read what is compiled."""
-    return os.environ.get("GRAPHSR_DEBUG") in ("3", "4") or bool(os.environ.get("GRAPHSR_DUMP"))
+    return level() >= 3 or dumps()
 
 
 def emit_object(text: str, target: Target) -> bytes:
@@ -189,14 +189,11 @@ def _where(text: str, message: str) -> str:
 def _show(text: str, target: Target, key: str) -> None:
     if not is_shown():
         return
-    level, folder = os.environ.get("GRAPHSR_DEBUG"), os.environ.get("GRAPHSR_DUMP")
     first = next(iter(_DEFINITION.findall(text)), "module")
-    if level in ("3", "4"):
+    if level() >= 3:
         print(f"; graphsr: IR of {first} for {target.name}\n{text}", file=sys.stderr)
-    if level == "4":
+    if level() >= 4:
         print(f"# graphsr: assembly of {first} for {target.name}\n{emit_assembly(text, target)}", file=sys.stderr)
-    if folder:
-        base = Path(folder, f"{first[:60]}_{key[:16]}")
-        base.parent.mkdir(parents=True, exist_ok=True)
-        base.with_suffix(".ll").write_text(text, encoding="utf-8")
-        base.with_suffix(".s").write_text(emit_assembly(text, target), encoding="utf-8")
+    if dumps():
+        dump(f"{first[:60]}_{key[:16]}.ll", text)
+        dump(f"{first[:60]}_{key[:16]}.s", emit_assembly(text, target))

@@ -7,12 +7,11 @@ each of them and, when one breaks it, says which, where, and shows the graph bef
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
+from graphsr.debug import dump, dumps, level
 from graphsr.errors import GraphError
 from graphsr.ir import Graph, Node
 from graphsr.passes.choose_conv_algorithm import choose_conv_algorithm
@@ -65,10 +64,9 @@ def run_passes(graph: Graph, passes: Sequence[Pass]) -> Graph:
                 f"pass {name} failed: {error}\n--- before {name}\n{before}\n--- after {name}\n{graph}"
             ) from error
         known.update(graph.nodes())
-        if os.environ.get("GRAPHSR_DEBUG", "0") not in ("", "0"):
+        if level():
             change = "no change" if graph is before else f"{sum(1 for _ in graph.nodes())} nodes"
             print(f"graphsr: pass {name}: {change}", file=sys.stderr)
-        if folder := os.environ.get("GRAPHSR_DUMP"):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            Path(folder, f"{number:02d}_{name}.txt").write_text(f"{graph}\n", encoding="utf-8")
+        if dumps():
+            dump(f"{number:02d}_{name}.txt", f"{graph}\n")
     return graph
