@@ -80,24 +80,23 @@ class Upscaler:
         else:
             pixels = self._rounded(self._colour(colour), image.dtype)
         if alpha is not None:
-            pixels = np.concatenate([pixels, self._rounded(self._bicubic(alpha), image.dtype)], axis=1)
-        result = pixels[0].transpose(1, 2, 0)
-        return result.reshape(result.shape[:2] + image.shape[2:])
+            pixels = np.concatenate([pixels, self._rounded(self._bicubic(alpha), image.dtype)], axis=2)
+        return pixels.reshape(pixels.shape[:2] + image.shape[2:])
 
     def _pixels(self, colour: Array, dtype: str) -> Array:
-        """[1, C, H, W] in 0..1 -> pixels of a picture, enlarged: rounded by the last step of the network."""
+        """[1, C, H, W] in 0..1 -> [H, W, C], enlarged: pixels of a picture, made by the last step of the network."""
         outputs = self._outputs(colour, dtype)
         self._check_finite(bool(outputs["finite"]))
-        return outputs["pixels"]
+        return outputs["pixels"][0]
 
     def _rounded(self, result: Array, dtype: np.dtype[Any]) -> Array:
-        """Numbers in 0..1, an array of our own -> pixels of a picture."""
+        """[1, C, H, W] in 0..1, an array of our own -> [H, W, C], pixels of a picture."""
         self._check_finite(bool(np.isfinite(result).all()))
         np.clip(result, 0, 1, out=result)
         if dtype.kind == "u":
             result *= MAXIMUM[dtype.name]
             np.rint(result, out=result)
-        return result.astype(dtype)
+        return result[0].astype(dtype).transpose(1, 2, 0)
 
     def _check_finite(self, is_finite: bool) -> None:
         if not is_finite:
@@ -152,10 +151,11 @@ def _can_make_pixels(model: Model, backend: Backend) -> bool:
 
 
 def _for_pictures(model: Model, dtype: str) -> Graph:
-    """The network up to the pixels of a picture of this dtype, and whether all numbers that they were made of are
-    finite, which pixels cannot say."""
+    """The network up to the pixels of a picture of this dtype, as image files have them, and whether all numbers that
+    they were made of are finite, which pixels cannot say."""
     (y,) = model.graph.outputs.values()
-    pixels, finite = Node(Quantise(float(model.input_range), dtype), (y,)), Node(AllFinite(), (y,))
+    pixels = Node(Quantise(float(model.input_range), dtype, channels_last=True), (y,), "pixels")
+    finite = Node(AllFinite(), (y,), "finite")
     return Graph(model.graph.inputs, {"pixels": pixels, "finite": finite})
 
 

@@ -13,7 +13,8 @@ def _quantise(s: Site, op: Quantise, x: str) -> str:
     """Without NaN first: what Cast makes of it differs between machines."""
     numbers = s("Where", s("IsNaN", x), s.number(0), x)
     part = clip(s, s("Div", numbers, s.number(op.white)), 0, 1)
-    return s.cast(s("Round", s("Mul", part, s.number(MAXIMUM[op.dtype]))), op.dtype)
+    pixels = s.cast(s("Round", s("Mul", part, s.number(MAXIMUM[op.dtype]))), op.dtype)
+    return s("Transpose", pixels, perm=[0, *range(2, s.x.rank), 1]) if op.channels_last else pixels
 
 
 def _all_finite(s: Site, op: AllFinite, x: str) -> str:

@@ -72,6 +72,15 @@ def kinds() -> set[type[Kernel]]:
     return {kind for kind in classes if issubclass(kind, Kernel) and kind is not Kernel}
 
 
+def pictures() -> Iterator[Graph]:
+    """The last steps of networks whose output is a picture."""
+    for op, white, dtype in ((ops.DepthToSpace(4), 255.0, "uint8"), (ops.DepthToSpace(3, "dcr"), 1.0, "uint16")):
+        x = Node.input("x", TensorType("float32", (1, 3 * op.block**2, 12, 12)))
+        y = Node(op, (through_blocks(x),), "shuffle")
+        pixels = Node(ops.Quantise(white, dtype, channels_last=True), (y,))
+        yield Graph((x,), {"pixels": pixels, "finite": Node(ops.AllFinite(), (y,))})
+
+
 @cache
 def graphs() -> tuple[Graph, ...]:
     """Bound graphs of the networks, of every op that has a kernel, of ops on blocked images, and of convolutions."""
@@ -83,6 +92,7 @@ def graphs() -> tuple[Graph, ...]:
         cells = op.block**2 if isinstance(op, ops.DepthToSpace) else 1
         found += [blocked_layer(op, (1, channels * cells, 12, 12)) for channels in (20, 32)]
     found.append(blocked_layer(ops.Split(1, (16, 16), 0), (1, 32, 12, 12)))
+    found += pictures()
     found += [layer_graph(case, constant=True).graph for case in layers()]
     for op, channels, weight in CONVOLUTIONS.values():
         found += [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Op
-from graphsr.ops import AllFinite, Quantise
+from graphsr.ops import AllFinite, DepthToSpace, Quantise
 from graphsr.ops.quantise import MAXIMUM
 from graphsr.testing.graphs import GraphCase
 from graphsr.testing.quantise import with_some
@@ -17,7 +17,7 @@ from graphsr.testing.wide import repeated
 
 pytest.importorskip("llvmlite")
 
-from llvm_layers import BACKEND, SIZES, assert_has_kernel, several
+from llvm_layers import BACKEND, SIZES, assert_has_kernel, several, through_blocks
 
 from graphsr.backends.llvm.kernels import quantise
 
@@ -34,9 +34,9 @@ def asked(x: Node, *ops: Op) -> Graph:
 @st.composite
 def questions(draw: st.DrawFn) -> GraphCase:
     """One to three of them, in any order, asked of an array of any size."""
-    shape = (draw(st.integers(1, 3)), draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES)))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 4)), *(draw(st.sampled_from(SIZES)) for _ in "hw"))
     white = draw(WHITES)
-    ops = (Quantise(white, draw(DTYPES)), AllFinite(), Quantise(white, draw(DTYPES)))
+    ops = (Quantise(white, draw(DTYPES)), AllFinite(), Quantise(white, draw(DTYPES), channels_last=True))
     chosen = draw(st.lists(st.sampled_from(ops), min_size=1, max_size=3))
     x = Node.input("x", TensorType("float32", shape))
     odd_ones = (np.inf, -np.inf) if any(isinstance(op, Quantise) for op in chosen) else NOT_FINITE
@@ -44,11 +44,53 @@ def questions(draw: st.DrawFn) -> GraphCase:
 
 
 @several
-@given(questions(), st.sampled_from([16, 48, quantise.CHUNK]))
+@given(questions(), st.sampled_from([64, 256, quantise.CHUNK]))
 def test_questions(case: GraphCase, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantise, "CHUNK", chunk)
         assert_has_kernel(case)
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> GraphCase:
+    """The last steps of a network as `upscale` asks for them: a pixel shuffle out of blocks, and its pixels."""
+    b, channels = draw(st.sampled_from([1, 2, 3, 4, 8])), draw(st.integers(1, 4))
+    shape = (draw(st.integers(1, 2)), channels * b * b, draw(st.integers(1, 3)), draw(st.sampled_from(SIZES)))
+    x = Node.input("x", TensorType("float32", shape))
+    y = Node(DepthToSpace(b, draw(st.sampled_from(["crd", "dcr"]))), (through_blocks(x),), "shuffle")
+    white = draw(WHITES)
+    pixels = Quantise(white, draw(DTYPES), channels_last=True)
+    outputs = {"pixels": Node(pixels, (y,)), "finite": Node(AllFinite(), (y,)), "numbers": y}
+    chosen = draw(
+        st.sampled_from([("pixels", "finite"), ("pixels", "finite"), ("finite", "pixels"), ("pixels",), tuple(outputs)])
+    )
+    graph = Graph((x,), {name: outputs[name] for name in chosen})
+    return GraphCase(graph, {"x": draw(repeated(shape)) * np.float32(white)})
+
+
+@several
+@given(pictures())
+def test_pictures(case: GraphCase) -> None:
+    assert_has_kernel(case)
+
+
+@pytest.mark.parametrize("wrong", NOT_FINITE)
+@given(st.integers(0, 2 * 12 * 3 * 21 - 1))
+@settings(several, max_examples=20)
+def test_no_pixel_of_a_picture_is_overlooked(wrong: float, place: int) -> None:
+    x = Node.input("x", TensorType("float32", (2, 12, 3, 21)))
+    y = Node(DepthToSpace(2), (through_blocks(x),))
+    run = BACKEND.compile(
+        Graph((x,), {"y0": Node(Quantise(1.0, channels_last=True), (y,)), "y1": Node(AllFinite(), (y,))})
+    )
+    assert [step.kernel for step in run.bind({"x": x.type.dims}).steps()][-2:] == [
+        "depth to space to pixels",
+        "all true",
+    ]
+    values = np.resize(np.linspace(0, 1, 251, dtype=np.float32), x.type.dims)
+    assert run({"x": values})["y1"].tolist() is True
+    values.flat[place] = wrong
+    assert run({"x": values})["y1"].tolist() is False
 
 
 @pytest.mark.parametrize("wrong", NOT_FINITE)
@@ -79,6 +121,16 @@ def test_every_edge_of_rounding(dtype: str) -> None:
         scaled = (x * np.float32(op.white / white)).astype(np.float32)
         got = BACKEND.compile(asked(Node.input("x", TensorType("float32", x.shape)), op))({"x": scaled})["y0"]
         np.testing.assert_array_equal(got, op.forward(scaled), strict=True)
+
+
+def test_more_channels_than_pixels_have() -> None:
+    """They are put side by side by the op itself; the other question still has its kernel."""
+    graph = asked(Node.input("x", TensorType("float32", (1, 5, 2, 3))), AllFinite(), Quantise(1.0, channels_last=True))
+    run, x = BACKEND.compile(graph), np.linspace(0, 1, 30, dtype=np.float32).reshape(1, 5, 2, 3)
+    got = run({"x": x})
+    assert [step.kernel for step in run.bind({"x": x.shape}).steps()] == ["all finite", "all true", "forward"]
+    assert got["y0"].tolist() is True
+    np.testing.assert_array_equal(got["y1"], Quantise(1.0, channels_last=True).forward(x), strict=True)
 
 
 def test_one_pass_over_memory() -> None:

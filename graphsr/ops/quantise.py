@@ -22,7 +22,8 @@ class Quantise(Op):
     """y = round(clip(x / white, 0, 1) · maximum) as uint8 or uint16; of two equally near integers the even one.
 
     `white` is the value of white in x, and maximum (255 or 65535) that in y. Numbers beyond black and white become
-    black and white, ∞ too. NaN becomes black, which nobody can tell from y: see `AllFinite`.
+    black and white, ∞ too. NaN becomes black, which nobody can tell from y: see `AllFinite`. With `channels_last`
+    y[n, h, w, c] belongs to x[n, c, h, w], as image files have it (whatever the number of spatial axes).
 
     >>> Quantise(white=1.0).forward(np.array([-0.5, 0.1, 0.5, 2.0, np.nan]))
     array([  0,  26, 128, 255,   0], dtype=uint8)
@@ -30,19 +31,25 @@ class Quantise(Op):
 
     white: float = 255.0
     dtype: str = "uint8"
+    channels_last: bool = False
 
     def infer(self, x: TensorType) -> TensorType:
         expect_float(x)
         expect(self.dtype in MAXIMUM, f"pixels are {' or '.join(MAXIMUM)}, not {self.dtype!r}")
         expect(0 < self.white < np.inf, f"white must be a positive number, got {self.white}")
-        return TensorType(self.dtype, x.shape)
+        expect(not self.channels_last or x.rank >= 2, f"an image [N, C, …] expected, got {x}")
+        return TensorType(self.dtype, (x.shape[0], *x.shape[2:], x.shape[1]) if self.channels_last else x.shape)
 
     def forward(self, x: Array) -> Array:
         y = np.fmin(np.fmax(x / x.dtype.type(self.white), 0), 1)  # of a number and NaN the number
-        return np.rint(y * x.dtype.type(MAXIMUM[self.dtype])).astype(self.dtype)
+        pixels = np.rint(y * x.dtype.type(MAXIMUM[self.dtype])).astype(self.dtype)
+        return np.ascontiguousarray(np.moveaxis(pixels, 1, -1)) if self.channels_last else pixels
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
         return (None,)
+
+    def needs(self, low: int, high: int, axis: int, *types: TensorType) -> tuple[int, int] | None:
+        return None if self.channels_last else (low, high)
 
 
 @op("all_finite")

@@ -25,7 +25,9 @@ def quantise(draw: st.DrawFn) -> Case:
     """Values lie at least 1/128 of a step of the pixels from where two integers are equally near."""
     white = draw(st.sampled_from([1.0, 2.0, 255.0]))
     x = draw(arrays(draw(SHAPE), white))
-    return Case(Quantise(white, draw(st.sampled_from(["uint8", "uint16"]))), (draw(with_some(x, (np.inf, -np.inf))),))
+    last = x.ndim >= 2 and draw(st.booleans())
+    op = Quantise(white, draw(st.sampled_from(["uint8", "uint16"])), last)
+    return Case(op, (draw(with_some(x, (np.inf, -np.inf))),))
 
 
 @layer("all_finite")

@@ -22,6 +22,7 @@ def quantise(case: Case) -> Array:
             return highest if value > 0 else 0
         return round(min(max(Fraction(value) / Fraction(op.white), Fraction(0)), Fraction(1)) * highest)
 
+    x = np.stack([x[:, c] for c in range(x.shape[1])], axis=-1) if op.channels_last else x
     return np.array([pixel(value) for value in x.ravel().tolist()], op.dtype).reshape(x.shape)
 
 

@@ -3,6 +3,7 @@
 planar:            for row (n, c, h) of the unit, i: for 16 pixels:
                        b vectors of the rows b·i + j, interleaved in registers, b vectors out side by side  [and back]
 blocked to planar: for 16 pixels: all channels transposed into the scratch; then for (c, i) as above
+           pixels: the same, but as `quantise` has them, all channels side by side: the numbers are never written
 blocked:           for each pixel, output block, cell (i, j): one vector, put together from those that hold its lanes
 """
 
@@ -17,8 +18,9 @@ from graphsr.ir import Node
 from graphsr.ops import DepthToSpace, SpaceToDepth
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from .layout import transpose, zero_halo
+from .quantise import Answers, only_asked_of
 from .row import (
     STREAM_BYTES,
     band,
@@ -132,34 +134,81 @@ class UnblockPixels(Kernel):
 
     def body(self, k: Function, target: Target) -> None:
         b, width = self.block, k["width"]
-        cell, channel = (1, b * b) if self.mode == "crd" else (self.channels, 1)
         n, h = k.unit // k["height"], k.unit % k["height"]
 
         def tile(x: Value, mask: Value | None) -> None:
-            self._stage(k, x)
+            self.stage(k, x)
             with k.loop(self.channels) as c, k.loop(b) as i:
                 line = k["y"] + (((n * self.channels + c) * k["height"] + h) * b + i) * width * (b * 4)
-                first = k.scratch + (c * channel + i * (b * cell)) * VECTOR_BYTES
+                first, cell = self.staged(k, c, i)
                 if b <= MOST_VECTORS:
-                    given = [k.load(first + j * cell * VECTOR_BYTES) for j in range(b)]
-                    for m, merged in enumerate(interleave(k, given)):
+                    for m in range(b):
                         at = line + (x * b + m * LANES) * 4
-                        store_row(k, merged, at, _mask(k, mask, (width - x) * b - m * LANES))
+                        store_row(k, self.line(k, c, i, m), at, _mask(k, mask, (width - x) * b - m * LANES))
                 else:
                     with k.loop(k.minimum(width - x, LANES)) as p, k.loop(b) as j:
-                        value = k.load(first + j * (cell * VECTOR_BYTES) + p * 4, FLOAT)
+                        value = k.load(first + j * cell + p * 4, FLOAT)
                         k.store(value, line + ((x + p) * b + j) * 4)
 
         over_row(k, width, tile)
 
-    def _stage(self, k: Function, x: Value) -> None:
-        """16 pixels of all channels, [channels][16]."""
+    def stage(self, k: Function, x: Value) -> None:
+        """16 pixels of all channels, [channels][16], by squares as wide as a register."""
         last = k["width"] - 1
-        with k.loop(self.blocks) as block:
-            source = k["x"] + k.unit * k["x_row"] + block * k["x_block"]
-            pixels = [k.load(source + k.minimum(x + p, last) * VECTOR_BYTES) for p in range(LANES)]
+        with k.loop(self.blocks) as block, k.pieces() as piece, k.loop(LANES, step=k.lanes_now) as first:
+            source = k["x"] + k.unit * k["x_row"] + block * k["x_block"] + piece
+            pixels = [k.load(source + k.minimum(x + first + p, last) * VECTOR_BYTES) for p in range(k.lanes_now)]
+            square = k.scratch + block * (LANES * VECTOR_BYTES) + piece * LANES + first * 4
             for c, vector in enumerate(transpose(k, pixels)):
-                k.store(vector, k.scratch + (block * LANES + c) * VECTOR_BYTES)
+                k.store(vector, square + c * VECTOR_BYTES)
+
+    def staged(self, k: Function, c: Index, i: Index) -> tuple[Value, int]:
+        """Where the staged vector of channel c, cell (i, 0) lies, and the bytes from there to that of the next cell."""
+        cell, channel = (1, self.block**2) if self.mode == "crd" else (self.channels, 1)
+        return k.scratch + (c * channel + i * (self.block * cell)) * VECTOR_BYTES, cell * VECTOR_BYTES
+
+    def line(self, k: Function, c: Index, i: Index, m: int) -> Value:
+        """Of line i of a channel the m-th vector of b that are made of 16 staged pixels."""
+        first, cell = self.staged(k, c, i)
+        picks = [divmod(p, self.block)[::-1] for p in range(m * LANES, (m + 1) * LANES)]
+        return permute(k, [k.load(first + j * cell) for j in range(self.block)], picks)
+
+
+@dataclass(frozen=True)
+class UnblockPicture(Kernel):
+    """The same with `quantise` and `all_finite`. Unit: row h of image n."""
+
+    shuffle: UnblockPixels
+    answers: Answers
+
+    def slots(self) -> Mapping[str, str]:
+        return {**self.shuffle.slots(), **self.answers.slots()}
+
+    def scratch(self, target: Target) -> int:
+        return self.shuffle.scratch(target) + self.answers.scratch + VECTOR_BYTES
+
+    def body(self, k: Function, target: Target) -> None:
+        b, width, answers = self.shuffle.block, k["width"], self.answers
+        line = k.scratch + self.shuffle.scratch(target)
+        memory = line + VECTOR_BYTES
+        assert answers.pixels
+        nbytes = answers.pixels.nbytes
+
+        def tile(x: Value, mask: Value | None) -> None:
+            self.shuffle.stage(k, x)
+            with k.loop(b) as i:
+                place = k["y"] + ((k.unit * b + i) * width + x) * (b * nbytes)
+                for m in range(b):
+                    with k.loop(answers.channels) as c:
+                        k.store(self.shuffle.line(k, c, i, m), line)
+                        with k.pieces() as piece:
+                            answers.take(k, memory, c, piece, k.load(line + piece))
+                    left = None if mask is None else (width - x) * b - m * LANES
+                    answers.put(k, memory, place + m * (LANES * nbytes), left)
+
+        answers.begin(k, memory)
+        over_row(k, width, tile)
+        answers.end(k, memory)
 
 
 @dataclass(frozen=True)
@@ -245,9 +294,15 @@ def lower(plan: Planner, node: Node) -> None:
         arguments = {**plan.blocked(source).arguments("x"), **plan.new_blocked(node).arguments("y"), "width": width}
         plan.call(node, BlockedRearrange(channels, b, op.mode, back), arguments, n * height, label=f"{label} in blocks")
     else:
-        arguments = {**plan.blocked(source).arguments("x"), "y": plan.new_planar(node)}
-        arguments |= {"height": height, "width": width}
-        plan.call(node, UnblockPixels(channels, b, op.mode), arguments, n * height, label=f"{label} to planar")
+        arguments = {**plan.blocked(source).arguments("x"), "height": height, "width": width}
+        kernel = UnblockPixels(channels, b, op.mode)
+        asked = only_asked_of(plan, node) if b <= MOST_VECTORS else None
+        if asked:
+            picture = UnblockPicture(kernel, asked.answers)
+            asked.call(plan, picture, arguments, n * height, node, label=f"{label} to pixels")
+        else:
+            arguments["y"] = plan.new_planar(node)
+            plan.call(node, kernel, arguments, n * height, label=f"{label} to planar")
 
 
 def _planar_geometry(
