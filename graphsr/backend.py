@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from operator import index
+from typing import Any, ClassVar, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 
@@ -153,7 +154,7 @@ class Executable:
 
         Raises `ShapeError` when the shapes do not fit the network, or one of its values does not fit into memory.
         """
-        key = tuple(tuple(shapes.get(name, ())) for name in self.inputs)
+        key = self._key(shapes)
         with self._lock():
             program = self._programs.get(key)
             if program is None:
@@ -167,6 +168,14 @@ class Executable:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(key)
         return program
+
+    def _key(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+        """The sizes of all inputs. Raises `ShapeError` for what are none."""
+        sizes = [shapes.get(name, ()) for name in self.inputs] if isinstance(shapes, Mapping) else [None]
+        if not all(isinstance(shape, Sequence) and all(map(_is_size, shape)) for shape in sizes):
+            example = dict.fromkeys(self.inputs, (1, 3, 64, 64))
+            raise ShapeError(f"shapes are tuples of integers by input name, such as {example}, got {shapes!r}")
+        return tuple(tuple(map(index, shape)) for shape in sizes if shape is not None)
 
     def explain(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
         """A table of what runs for each node at these input shapes (default: those of the last call)."""
@@ -189,6 +198,8 @@ class Executable:
 
     def profile(self, inputs: Mapping[str, Array], repeats: int = 5) -> Profile:
         """Run `repeats` times and say what each step took. Raises `BackendError` where the backend cannot tell."""
+        if not _is_size(repeats) or repeats < 1:
+            raise BackendError(f"repeats must be a whole number of at least 1, got {repeats!r}")
         arrays = self._check(inputs)
         program = self.bind({name: array.shape for name, array in zip(self.inputs, arrays, strict=True)})
         if not isinstance(program, Profiled):
@@ -213,6 +224,10 @@ class Executable:
                 )
             arrays.append(array.astype(type_.dtype, copy=False))
         return arrays
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
 
 def _that_fits(graph: Graph) -> Graph:

@@ -70,6 +70,9 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
     Raises `ModelError` for another suffix, for weights beyond half precision's range, and for a network that the format
     cannot express.
     """
+    _check_path(path)
+    if not isinstance(model, Model):
+        raise ModelError(f"what is saved is a Model, got {type(model).__name__}")
     known = writers()
     suffix = Path(path).suffix.lower()
     if suffix not in known:
@@ -112,6 +115,7 @@ def supported() -> str:
 @contextmanager
 def _model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """The file of a path or of an embedded model's name."""
+    _check_path(path)
     if os.fspath(path) in embedded():
         with as_file(files("graphsr.weights") / f"{os.fspath(path)}{SUFFIX}") as file:
             yield file
@@ -120,6 +124,11 @@ def _model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not os.path.isfile(file):  # False for a name that no file can have, too
         raise ModelError(f"{os.fspath(path)!r} is neither a file nor an embedded model.\n{supported()}")
     yield file
+
+
+def _check_path(path: object) -> None:
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise ModelError(f"a model file is named by a str or a pathlib.Path, got {path!r}")
 
 
 def _head(file: Path) -> bytes:
