@@ -181,10 +181,11 @@ class Files:
 
 def export(model: Model, stem: str) -> Files:
     """The contents of the files; trees are named after `stem`. Raises `ModelError`; see `save`."""
-    if len(model.graph.inputs) != 1:
-        raise ModelError(f"darknet has one input, this network has {', '.join(model.graph.input_types())}")
     # the weights of a state that begins with zeros would be folded away
     graph = fold_constants(with_words(joined_steps(unfused(model.graph))))
+    if len(graph.inputs) != 1:
+        inputs = ", ".join(graph.input_types())
+        raise ModelError(f"darknet has one input besides the states of its recurrent layers, this network has {inputs}")
     graph = remove_dead(sequences_as_rows(with_layers(graph)))
     writer, faults = Writer(graph, stem), []
     (image,) = graph.inputs

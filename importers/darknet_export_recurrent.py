@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -78,45 +78,77 @@ class Unknown(Rebuilt):
         return self.unknown[-1]
 
 
+@dataclass(frozen=True)
+class Match:
+    """A recurrent section in a graph: the layer that it reads, and the nodes between that and its last one."""
+
+    source: Node
+    section: RecurrentSection
+    inner: set[Node]
+    states: set[Node]
+    """Its states before and after, where they are inputs and outputs of the network."""
+
+
 def joined_steps(graph: Graph) -> Graph:
-    """The graph with one node for each recurrent section."""
+    """The graph with one node for each recurrent section.
+
+    darknet keeps states from call to call: where they are inputs and outputs, these belong to the section.
+    """
     users: dict[Node, set[Node]] = {}
     for node in graph.nodes():
         for child in node.inputs:
             users.setdefault(child, set()).add(node)
-    outputs, replaced = set(graph.outputs.values()), dict[Node, Node]()
+    outputs, replaced, states = set(graph.outputs.values()), dict[Node, Node](), set[Node]()
 
     def join(old: Node, new: Node) -> Node:
         replaced[old] = new
         if isinstance(old.op, Reshape) and old.type.rank == 4:
-            for source, section, inner in _sections(old, graph.inputs[0]):
-                if all(users[n] <= inner | {old} and n not in outputs for n in inner):
-                    replaced[old] = Node(section, (replaced[source],), old.name, old.origin)
+            for match in _sections(old, graph):
+                inner = match.inner | {old}
+                if all(users.get(n, set()) <= inner and n not in outputs - match.states for n in match.inner):
+                    states.update(match.states)
+                    replaced[old] = Node(match.section, (replaced[match.source],), old.name, old.origin)
                     break
         return replaced[old]
 
-    return graph.map(join)
+    joined = graph.map(join)
+    inputs = tuple(replaced[x] for x in graph.inputs if x not in states)
+    return Graph(inputs, {name: joined.outputs[name] for name, y in graph.outputs.items() if y not in states})
 
 
-def _sections(node: Node, image: Node) -> Iterator[tuple[Node, RecurrentSection, set[Node]]]:
-    """(what it reads, section, nodes between) for the sections that end in `node`."""
+def _sections(node: Node, graph: Graph) -> Iterator[Match]:
+    """The sections that end in `node`."""
     (last,) = node.inputs
     steps = 1
     if isinstance(last.op, Concat) and last.op.axis == 0:
         steps, last = len(last.inputs), last.inputs[-1]
-    guesses = list(_vectors(last) if last.type.rank == 2 else _images(last))
+    guesses = list(_vectors(last) if last.type.rank == 2 else _images(last, graph))
+    state = "zero" if len(graph.inputs) == 1 else "carried"
     for source in _sources(last, steps) if guesses else ():
         for guess in guesses:
-            pairs, arrays = dict[Node, Node](), dict[str, list[Array]]()
+            pairs, arrays, states = dict[Node, Node](), dict[str, list[Array]](), set[Node]()
             for fork in (guess.fork,) if guess.fork else FORKS:
-                network = Unknown(source, image, Settings(fork, time_steps=steps))
+                network = Unknown(source, graph.inputs[0], Settings(fork, state=state, time_steps=steps))
                 pairs = _pairs(network, guess, node)
-                if not pairs:
+                states = _states(network, pairs, graph)
+                if not pairs or len(states) < len(network.states) + len(network.heads):
                     break
                 arrays[fork] = _parameters(network, pairs)
             else:
                 section = RecurrentSection(guess.word, guess.options, steps, guess.fork, arrays, node.type)
-                yield source, section, {n for n in pairs.values() if not n.is_const} - {node, source}
+                inner = {n for n in pairs.values() if not n.is_const} | states
+                yield Match(source, section, inner - {node, source}, states)
+
+
+def _states(network: Unknown, pairs: dict[Node, Node], graph: Graph) -> set[Node]:
+    """The inputs and outputs of the graph that are states of the section, as far as they are found."""
+    found = {pairs[state] for state in network.states if state in pairs} & set(graph.inputs[1:])
+    for head in network.heads.values():
+        for y in graph.outputs.values():  # the last one may be clipped, which no step reads
+            reads = [pairs.get(x, x if x.is_const else None) for x in head.inputs]
+            if pairs.get(head, y) is y and same_op(head, y) and reads == list(y.inputs):
+                found.add(y)
+    return found
 
 
 def _sources(last: Node, steps: int) -> list[Node]:
@@ -194,7 +226,7 @@ def _vectors(last: Node) -> Iterator[Guess]:
         yield from (Guess("rnn", {**options, "hidden": hidden, **simple}, fork) for simple in _simple(last))
 
 
-def _images(last: Node) -> Iterator[Guess]:
+def _images(last: Node, graph: Graph) -> Iterator[Guess]:
     """The sections of convolutions."""
     outputs, layer = last.type.shape[1], _layer(last)
     if layer is None or not isinstance(layer.op, Conv2d):
@@ -210,7 +242,7 @@ def _images(last: Node) -> Iterator[Guess]:
                 yield Guess("crnn", {"output_filters": outputs, "hidden_filters": hidden, **options, **simple})
             else:
                 yield Guess("crnn", {"output": outputs, "hidden": hidden, **geometry, **options, **simple}, ALEXEYAB)
-        for gates in _gates(last):
+        for gates in _gates(last, graph):
             yield Guess("conv_lstm", {"output": outputs, **geometry, **options, **gates}, ALEXEYAB)
 
 
@@ -233,11 +265,12 @@ def _simple(last: Node) -> Iterator[dict[str, Any]]:
                 yield {"activation": word, "shortcut": shortcut, "logistic": logistic}
 
 
-def _gates(last: Node) -> Iterator[dict[str, Any]]:
-    """The options of conv_lstm, of which `last` = o∘f(cell) is the last output."""
+def _gates(last: Node, graph: Graph) -> Iterator[dict[str, Any]]:
+    """The options of conv_lstm, of which `last` = o∘f(cell) is the last output. The cell that it leaves is clipped."""
     if not isinstance(last.op, Mul) or not isinstance(last.inputs[0].op, Logistic):
         return
-    clips = (n.op for n in _ancestors(last) if isinstance(n.op, Clip))
+    cells = chain(_ancestors(last), graph.outputs.values())
+    clips = (n.op for n in cells if isinstance(n.op, Clip))
     limit = next((int(clip.high) for clip in clips if 0 < clip.high == -clip.low < MAX_INT), 0)
     (total,), cell = last.inputs[0].inputs, last.inputs[1]
     for peephole in (0, 1):

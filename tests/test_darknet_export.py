@@ -15,7 +15,7 @@ import graphsr
 from graphsr.errors import ModelError
 from graphsr.importers.darknet_weights import write_weights
 from graphsr.ir import Graph, Node, TensorType
-from graphsr.ops import Conv2d, Exp, Mish, RegionHead, Slice, SoftPlus
+from graphsr.ops import Add, Conv2d, Exp, Mish, RegionHead, Slice, SoftPlus
 
 pytest.importorskip("torch")
 
@@ -156,13 +156,34 @@ def test_an_unequal_shortcut_is_one_section_again(
     same(run(model, x), run(back, x))
 
 
-def test_an_lstm_whose_state_is_carried_is_refused(tmp_path: Path) -> None:
-    """darknet keeps the state to itself: no cfg has it as an input."""
-    cfg = tmp_path / "net.cfg"
-    cfg.write_text("[net]\nchannels=1\nheight=1\nwidth=2\n[lstm]\noutput=1\n")
-    cfg.with_suffix(".weights").write_bytes(write_weights([np.ones(4 * (2 + 3), np.float32)]))
-    with pytest.raises(ModelError, match=r"one input.*0\.lstm\.state"):
-        graphsr.save(graphsr.load(cfg, state="carried"), tmp_path / "again.cfg")
+@settings(max_examples=40)
+@given(case=darknet_networks((recurrent, conv_recurrent)))
+def test_states_that_are_carried_come_back(case: DarknetCase) -> None:
+    """darknet keeps them from call to call: it is the same cfg, read with state="carried"."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = graphsr.load(case.write(folder), fork=case.fork, state="carried")
+        graphsr.save(model, Path(folder, "again.cfg"))
+        text = Path(folder, "again.cfg").read_text()
+        back = graphsr.load(Path(folder, "again.cfg"), state="carried")
+    assert RECURRENT.findall(text) == RECURRENT.findall(case.cfg)
+    steps = int(re.findall(r"time_steps=(\d)", case.cfg)[0])
+    values = [case.x.astype(np.float64)]
+    for state in model.graph.inputs[1:]:
+        shape = (len(case.x) // steps, *state.type.shape[1:])
+        values.append(np.linspace(-0.5, 0.5, int(np.prod(shape))).reshape(shape))
+    outputs = []
+    for m in (model, back):
+        assert len(m.graph.inputs) == len(values)
+        named = dict(zip(m.graph.input_types(), values, strict=True))
+        outputs.append(list(graphsr.Model(m.graph.astype("float64"), "").compile("reference", 1)(named).values()))
+    same(*outputs)
+
+
+def test_a_second_input_is_refused(tmp_path: Path) -> None:
+    a, b = (Node.input(name, TensorType("float32", (1, 2, 4, 4))) for name in ("first", "second"))
+    model = graphsr.Model(Graph((a, b), {"output": Node(Add(), (a, b))}), "test")
+    with pytest.raises(ModelError, match=r"one input.*first, second"):
+        graphsr.save(model, tmp_path / "x.cfg")
 
 
 def test_yolo_fastest_comes_back_the_same(tmp_path: Path) -> None:
