@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import graphsr
 from graphsr.errors import ModelError
 from graphsr.importers.onnx_backend import Specialised
 from graphsr.importers.onnx_reader import read_model
-from graphsr.ops import Conv2d, DepthToSpace
+from graphsr.ops import Conv2d, Dense, DepthToSpace, Fused, Gelu, MatMul
 from graphsr.passes import DEFAULT, run_passes
 from graphsr.testing import tolerance
 
@@ -134,9 +135,13 @@ def test_masks_and_branches_of_swinir_are_constants(exporter: str, exported: Exp
     with pytest.raises(ModelError, match="shapes="):
         graphsr.load(path)
     model = graphsr.load(path, shapes={"x": (2, 3, 12, 16)})
-    left = {node.op.name for node in run_passes(model.graph, DEFAULT).nodes()}
+    nodes = [*run_passes(model.graph, DEFAULT).nodes()]
+    left = {node.op.name for node in nodes}
     assert not left & {"scatter_nd", "gather", "mod", "where", "equal", "arange", "expand", "full", "shape_of", "cast"}
-    assert {"layer_norm", "softmax", "matmul", "gelu", "roll"} <= left or exporter == "torchscript"
+    assert {"layer_norm", "softmax", "matmul", "dense", "roll"} <= left
+    fused = {type(node.op.activation) for node in nodes if isinstance(node.op, Fused) and node.op.base == Dense()}
+    assert fused == {Gelu, NoneType}
+    assert not any(child.is_const for node in nodes if isinstance(node.op, MatMul) for child in node.inputs)
 
 
 @pytest.mark.parametrize("opset", [18, 23, 25])

@@ -117,7 +117,15 @@ def test_nothing_is_computed_twice(apply: Pass, case: GraphCase) -> None:
     assert after <= before
 
 
-RULES = ("fold_batchnorm", "fold_constants", "fold_scale", "fuse_activation", "fuse_residual", "remove_dead")
+RULES = (
+    "fold_batchnorm",
+    "fold_constants",
+    "fold_scale",
+    "fuse_activation",
+    "fuse_dense",
+    "fuse_residual",
+    "remove_dead",
+)
 
 
 @pytest.mark.parametrize("name", RULES)

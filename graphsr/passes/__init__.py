@@ -19,6 +19,7 @@ from graphsr.passes.fold_batchnorm import fold_batchnorm
 from graphsr.passes.fold_constants import fold_constants
 from graphsr.passes.fold_scale import fold_scale
 from graphsr.passes.fuse_activation import fuse_activation
+from graphsr.passes.fuse_dense import fuse_dense
 from graphsr.passes.fuse_residual import fuse_residual
 from graphsr.passes.remove_dead import remove_dead
 from graphsr.verify import verify
@@ -31,6 +32,7 @@ __all__ = [
     "fold_constants",
     "fold_scale",
     "fuse_activation",
+    "fuse_dense",
     "fuse_residual",
     "remove_dead",
     "run_passes",
@@ -41,6 +43,7 @@ Pass: TypeAlias = Callable[[Graph], Graph]
 DEFAULT: tuple[Pass, ...] = (
     fold_constants,  # weight normalisation and whatever else depends on constants alone becomes constants
     remove_dead,  # nodes that change nothing no longer stand between those that the next passes match
+    fuse_dense,  # a product with a known matrix and its bias are a layer, which the next passes know
     fold_batchnorm,  # batch normalisation goes into the weights beside it
     fold_scale,  # so do mean shifts, residual scales and the normalisation of pixel values
     fuse_residual,  # then every sum with a layer joins it: before the activation, which is applied to the sum
