@@ -24,7 +24,7 @@ from test_llvm_conv import ALL as CONVOLUTIONS
 from test_llvm_detection import heads
 from test_llvm_matmul import products
 from test_llvm_normalise import normalisations
-from test_llvm_quantise import pictures
+from test_llvm_quantise import endings, pictures
 from test_llvm_recurrent import sequences
 
 from graphsr import ops
@@ -218,7 +218,7 @@ FAMILIES: dict[str, tuple[type[LlvmBackend], st.SearchStrategy[GraphCase]]] = {
     "normalisations": (AsWritten, normalisations()),
     "sequences": (AsWritten, sequences()),
     "heads": (AsWritten, heads()),
-    "pictures": (AsWritten, pictures()),
+    "pictures": (AsWritten, st.one_of(pictures(), endings())),
     "layers": (AsWritten, layers()),
     "wide layers": (LlvmBackend, wide_layers()),
     "networks": (LlvmBackend, networks()),

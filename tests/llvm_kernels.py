@@ -77,8 +77,15 @@ def pictures() -> Iterator[Graph]:
     for op, white, dtype in ((ops.DepthToSpace(4), 255.0, "uint8"), (ops.DepthToSpace(3, "dcr"), 1.0, "uint16")):
         x = Node.input("x", TensorType("float32", (1, 3 * op.block**2, 12, 12)))
         y = Node(op, (through_blocks(x),), "shuffle")
-        pixels = Node(ops.Quantise(white, dtype, channels_last=True), (y,))
-        yield Graph((x,), {"pixels": pixels, "finite": Node(ops.AllFinite(), (y,))})
+        yield picture(x, y, ops.Quantise(white, dtype, channels_last=True))
+    for size in (3, 9):
+        x, weight = Node.input("x", TensorType("float32", (1, 64, 12, 12))), np.ones((3, 64, size, size), np.float32)
+        y = Node(ops.Conv2d(padding=(size // 2,) * 4), (x, Node.const(weight)), "tail")
+        yield picture(x, y, ops.Quantise(channels_last=True))
+
+
+def picture(x: Node, y: Node, op: ops.Quantise) -> Graph:
+    return Graph((x,), {"pixels": Node(op, (y,)), "finite": Node(ops.AllFinite(), (y,))})
 
 
 @cache

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Op
-from graphsr.ops import AllFinite, DepthToSpace, Quantise
+from graphsr.ops import AllFinite, Conv2d, DepthToSpace, Quantise
 from graphsr.ops.quantise import MAXIMUM
 from graphsr.testing.graphs import GraphCase
 from graphsr.testing.quantise import with_some
@@ -66,6 +66,37 @@ def pictures(draw: st.DrawFn) -> GraphCase:
     )
     graph = Graph((x,), {name: outputs[name] for name in chosen})
     return GraphCase(graph, {"x": draw(repeated(shape)) * np.float32(white)})
+
+
+@st.composite
+def endings(draw: st.DrawFn) -> GraphCase:
+    """The same where the last layer is a convolution of 32 channels to a few, with a residual or without."""
+    channels, width = draw(st.integers(1, 4)), draw(st.sampled_from(SIZES))
+    shape = (draw(st.integers(1, 2)), 32, draw(st.integers(1, 3)), width)
+    x, weight = Node.input("x", TensorType("float32", shape)), draw(repeated((channels, 32, 3, 3)))
+    y = Node(Conv2d(padding=(1, 1, 1, 1)), (x, Node.const(weight), Node.const(weight[:, 0, 0, 0])), "tail")
+    pixels = Node(Quantise(255.0, draw(DTYPES), channels_last=True), (y,))
+    return GraphCase(Graph((x,), {"pixels": pixels, "finite": Node(AllFinite(), (y,))}), {"x": draw(repeated(shape))})
+
+
+@several
+@given(endings(), st.sampled_from(NOT_FINITE), st.integers(0, 10**6))
+def test_endings(case: GraphCase, wrong: float, place: int) -> None:
+    """The pixels are those of the numbers that the same layer gives: against the reference, sums may be rounded to the
+    next pixel."""
+    (y,), op, (x,) = case.graph.outputs["pixels"].inputs, case.graph.outputs["pixels"].op, case.inputs.values()
+    assert isinstance(op, Quantise)
+    numbers = BACKEND.compile(Graph(case.graph.inputs, {"y": y}))(case.inputs)["y"]
+    broken = x.copy()
+    broken.flat[place % x.size] = wrong
+    for threads in (1, 3):
+        run = BACKEND.compile(case.graph, threads=threads)
+        kernels = [step.kernel for step in run.bind({"x": x.shape}).steps()]
+        assert kernels[-2:] == ["tail 3x3 to pixels", "all true"]
+        got = run(case.inputs)
+        np.testing.assert_array_equal(got["pixels"], op.forward(numbers), strict=True)
+        assert got["finite"].tolist() is True
+        assert run({"x": broken})["finite"].tolist() is False
 
 
 @several

@@ -4,6 +4,7 @@
       for P of them at a time: for ky, Ci/16, kx:
           Co x P accumulators += x[y·s + ky·d, x·s + kx·d] · w[ky, Ci/16, kx, co]
       for co: sum up the lanes of 16 accumulators into the lanes of one vector; epilogue, to NumPy's layout
+              or, where the network ends in a picture, to pixels as `quantise` has them: the numbers are never written
 
 The lanes are input channels, none is idle: as output channels, 3 of 16 would be used. The sums are short, so what the
 next row reads is prefetched meanwhile.
@@ -25,6 +26,7 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .conv_head import SIZES, Window
 from .epilogue import Epilogue
+from .quantise import Answers, only_asked_of
 from .row import band
 
 if TYPE_CHECKING:
@@ -48,10 +50,13 @@ class ConvTail(Kernel):
     """P, a divisor of 16."""
     window: Window
     epilogue: Epilogue
+    answers: Answers | None = None
+    """What is written instead of the numbers."""
 
     def slots(self) -> Mapping[str, str]:
         residual = {"r": PTR} if self.epilogue.residual else {}
-        pointers = {"y": PTR, **residual, "w": PTR, "zeros": PTR}
+        written = self.answers.slots() if self.answers else {"y": PTR}
+        pointers = {**written, **residual, "w": PTR, "zeros": PTR}
         sizes = dict.fromkeys((*SIZES, "bands", "rows"), I64)
         return {**blocked_slots("x"), **pointers, **self.epilogue.slots(), **sizes}
 
@@ -61,10 +66,23 @@ class ConvTail(Kernel):
         return self.window.size[0] + self.window.stride[0]
 
     def scratch(self, target: Target) -> int:
-        return self.co * LANES * VECTOR_BYTES + 8 * self._table_rows
+        return self._sums + (self.answers.scratch if self.answers else 0) + 8 * self._table_rows
+
+    @property
+    def _sums(self) -> int:
+        """Bytes of 16 accumulators of every channel; what the answers need follows, and then the table."""
+        return self.co * LANES * VECTOR_BYTES
 
     def body(self, k: Function, target: Target) -> None:
-        rows = k.scratch + self.co * LANES * VECTOR_BYTES
+        if self.answers:
+            self.answers.begin(k, k.scratch + self._sums)
+        self._rows(k)
+        if self.answers:
+            self.answers.end(k, k.scratch + self._sums)
+
+    def _rows(self, k: Function) -> None:
+        """The rows of the band."""
+        rows = k.scratch + self._sums + (self.answers.scratch if self.answers else 0)
         with band(k, k.unit, k["out_height"], k["bands"], k["rows"]) as (n, out_row):
             with k.loop(self._table_rows) as ky:
                 k.store(self.window.address(k, n, out_row, ky), rows + ky * 8)
@@ -77,12 +95,20 @@ class ConvTail(Kernel):
 
     def _write(self, k: Function, n: Value, out_row: Value, x: Value) -> None:
         """Add up the lanes of 16 pixels, epilogue, and out. A piece is one of the output, of as many pixels."""
+        answers, memory, left = self.answers, k.scratch + self._sums, k["out_width"] - x
         with k.loop(self.co) as co, k.pieces() as piece:
             y = sum_lanes(k, k.scratch + co * (LANES * VECTOR_BYTES) + piece * LANES)
-            mask = k.first_lanes(k["out_width"] - x - piece // 4)
+            mask = k.first_lanes(left - piece // 4)
             place = (((n * self.co + co) * k["out_height"] + out_row) * k["out_width"] + x) * 4 + piece
             residual = k.load_some(k["r"] + place, mask) if self.epilogue.residual else None
-            k.store_some(self.epilogue.begin_channel(k, co).apply(k, y, residual), k["y"] + place, mask)
+            y = self.epilogue.begin_channel(k, co).apply(k, y, residual)
+            if answers:
+                answers.take(k, memory, co, piece, k.select(mask, y, k.vector(0.0)))
+            else:
+                k.store_some(y, k["y"] + place, mask)
+        if answers and answers.pixels:
+            at = k["y"] + ((n * k["out_height"] + out_row) * k["out_width"] + x) * answers.pixels.nbytes
+            answers.put(k, memory, at, left)
 
     def _sum(self, k: Function, rows: Value, x: Value, piece: Index) -> list[Value]:
         """[Co · P] accumulators, whose lanes are still to be added up."""
@@ -144,14 +170,15 @@ def lower_tail(plan: Planner, conv: Convolution) -> None:
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
     free = plan.target.registers - (1 if plan.target.has_fma else 2)  # for a pixel, and its product before the sum
     pixels = max(p for p in (1, 2, 4, 8, 16) if p == 1 or co * (p + 1) <= free)
-    kernel = ConvTail(-(-ci // LANES), co, pixels, window, replace(conv.epilogue, partial=False))
+    asked = only_asked_of(plan, conv.node)
+    epilogue = replace(conv.epilogue, partial=False)
+    kernel = ConvTail(-(-ci // LANES), co, pixels, window, epilogue, asked.answers if asked else None)
     left, covered = window.before[1], -(-out_width // LANES) * LANES
     x = plan.blocked(x_node, left, max(0, window.reach(covered) - left - width))
     rows = max(1, min(ROWS, n * out_height // (UNITS_PER_THREAD * plan.threads)))
     bands = -(-out_height // rows)
     arguments: dict[str, Argument] = {
         **x.arguments("x"),
-        "y": plan.new_planar(conv.node),
         **({"r": plan.planar(conv.node.inputs[conv.layer.residual])} if conv.layer.residual is not None else {}),
         **conv.channel_arguments(plan),
         **dict(zip(SIZES, (height, width, out_height, out_width), strict=True)),
@@ -161,7 +188,11 @@ def lower_tail(plan: Planner, conv: Convolution) -> None:
         "zeros": plan.zero_row(x),
     }
     label = "tail {}x{}".format(*window.size)
-    plan.call(conv.node, kernel, arguments, n * bands, label=label)
+    if asked:
+        asked.call(plan, kernel, arguments, n * bands, conv.node, label=f"{label} to pixels")
+    else:
+        arguments["y"] = plan.new_planar(conv.node)
+        plan.call(conv.node, kernel, arguments, n * bands, label=label)
 
 
 def pack_tail(weight: Array) -> Array:
