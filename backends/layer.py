@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from graphsr.ir import Node
 from graphsr.op import Op
-from graphsr.ops import Conv2d, ConvTranspose2d, Fused
+from graphsr.ops import Conv2d, ConvNd, ConvTranspose2d, ConvTransposeNd, Fused
+
+CONVOLUTIONS = (Conv2d, ConvTranspose2d, ConvNd, ConvTransposeNd)
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Epilogue:
     """What follows the sum of a convolution: bias, α·y + β·r, activation."""
 
     bias: int | None = None
-    """Which input of the node is the bias [Co]; likewise the residual [N, Co, H, W]."""
+    """Which input of the node is the bias [Co]; likewise the residual [N, Co, …]."""
     residual: int | None = None
     alpha: float = 1.0
     beta: float = 1.0
@@ -25,7 +27,7 @@ def layer_of(node: Node) -> tuple[Op, Epilogue]:
     """The op at the heart of a node, and its epilogue: of a fused op, or just the bias of a convolution."""
     fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
     arguments = len(node.inputs) - (fused.residual is not None)
-    has_bias = isinstance(fused.base, Conv2d | ConvTranspose2d) and arguments == 3
+    has_bias = isinstance(fused.base, CONVOLUTIONS) and arguments == 3
     epilogue = Epilogue(
         bias=2 if has_bias else None,
         residual=arguments if fused.residual else None,

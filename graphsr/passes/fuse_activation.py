@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from graphsr.ir import Graph, Node
-from graphsr.ops import Activation, Conv2d, ConvTranspose2d, Dense, DepthToSpace, Fused, Leaky, PRelu
+from graphsr.ops import Activation, DepthToSpace, Fused, Leaky, PRelu
+from graphsr.passes.linear import LAYERS
 from graphsr.passes.rewrite import merge, rewrite
 
 
@@ -37,8 +38,8 @@ def _fuse(activation: Activation, layer: Node, node: Node, uses: Mapping[Node, i
     if uses[layer] != 1:
         return None
     match layer.op:
-        case Conv2d() | ConvTranspose2d() | Dense():
-            return merge(Fused(layer.op, activation), layer.inputs, layer, node)
         case Fused(_, None, _):
             return merge(replace(layer.op, activation=activation), layer.inputs, layer, node)
+        case op if isinstance(op, LAYERS):
+            return merge(Fused(op, activation), layer.inputs, layer, node)
     return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphsr.ir import Graph, Node
-from graphsr.ops import Conv2d, ConvTranspose2d, Dense, Fused, Shortcut
-from graphsr.passes.linear import sum_factors
+from graphsr.ops import Fused, Shortcut
+from graphsr.passes.linear import LAYERS, sum_factors
 from graphsr.passes.rewrite import merge, rewrite
 
 
@@ -26,6 +26,6 @@ def _rule(node: Node, uses: Mapping[Node, int]) -> Node:
     alpha, beta = factors
     x1, x2 = node.inputs
     for layer, residual, factor in ((x2, x1, Shortcut(beta, alpha)), (x1, x2, Shortcut(alpha, beta))):
-        if isinstance(layer.op, Conv2d | ConvTranspose2d | Dense) and uses[layer] == 1:
+        if isinstance(layer.op, LAYERS) and uses[layer] == 1:
             return merge(Fused(layer.op, residual=factor), (*layer.inputs, residual), layer, node)
     return node

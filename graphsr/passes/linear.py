@@ -14,10 +14,26 @@ import numpy as np
 
 from graphsr.ir import Node, TensorType
 from graphsr.op import Array, Op
-from graphsr.ops import Add, BatchNorm, Conv2d, ConvTranspose2d, Dense, DepthToSpace, Div, Mul, Shortcut, Sub
+from graphsr.ops import (
+    Add,
+    BatchNorm,
+    Conv2d,
+    ConvNd,
+    ConvTranspose2d,
+    ConvTransposeNd,
+    Dense,
+    DepthToSpace,
+    Div,
+    Mul,
+    Shortcut,
+    Sub,
+)
 from graphsr.passes.rewrite import merge
 
 Uses: TypeAlias = Mapping[Node, int]
+
+LAYERS = (Conv2d, ConvTranspose2d, ConvNd, ConvTransposeNd, Dense)
+"""Ops with weights, which take up what follows them."""
 
 MAX_DEPTH = 6
 """An affine map is moved back through at most this many sums and shuffles: more than stand behind any last layer."""
@@ -84,11 +100,10 @@ def affine_of(node: Node) -> tuple[Node, Affine] | None:
 def is_layer(node: Node) -> bool:
     """Whether the node has weights W and computes W∗x + b with constant parameters and the channels along axis 1."""
     match node.op:
-        case Conv2d() | ConvTranspose2d():
-            return has_constant_parameters(node)
         case Dense():
             return node.type.rank == 2 and has_constant_parameters(node)
-    return False
+        case op:
+            return isinstance(op, LAYERS) and has_constant_parameters(node)
 
 
 def is_pointwise(node: Node) -> bool:
@@ -158,9 +173,9 @@ def scale_outputs(layer: Node, affine: Affine, reader: Node) -> Node | None:
     """affine(layer(x)) as one layer: every output channel's weights times its scale, its bias scaled and shifted."""
     weight, bias = parameters(layer)
     match layer.op:
-        case ConvTranspose2d(groups=g):  # [Ci, Co/g, Kh, Kw]: which Co/g depends on the group of Ci
+        case ConvTranspose2d(groups=g) | ConvTransposeNd(groups=g):  # [Ci, Co/g, …]: which Co/g: by the group of Ci
             ci, cog, *kernel = weight.shape
-            scaled = weight.reshape(g, ci // g, cog, *kernel) * affine.scale.reshape(g, 1, cog, 1, 1)
+            scaled = weight.reshape(g, ci // g, cog, *kernel) * affine.scale.reshape(g, 1, cog, *[1] * len(kernel))
             weight = scaled.reshape(weight.shape)
         case _:  # [Co, …]
             weight = weight * affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
@@ -175,17 +190,18 @@ def scale_inputs(layer: Node, affine: Affine, x: Node, before: Node) -> Node | N
     convolution, are not shifted. There a shift other than zero is refused (None).
     """
     weight, bias = parameters(layer)
+    ones = [1] * (weight.ndim - 2)
     unshifted = bool((affine.shift == 0).all())
     match layer.op:
-        case Conv2d(_, padding, _, g) if unshifted or not any(padding):  # [Co, Ci/g, Kh, Kw]
+        case Conv2d(_, padding, _, g) | ConvNd(_, padding, _, g) if unshifted or not any(padding):  # [Co, Ci/g, …]
             grouped = weight.reshape(g, -1, *weight.shape[1:])
-            scale, shift = (v.reshape(g, 1, -1, 1, 1) for v in (affine.scale, affine.shift))
-            bias = bias + (grouped * shift).sum(axis=(2, 3, 4)).reshape(-1)
+            scale, shift = (v.reshape(g, 1, -1, *ones) for v in (affine.scale, affine.shift))
+            bias = bias + (grouped * shift).sum(axis=tuple(range(2, grouped.ndim))).reshape(-1)
             weight = (grouped * scale).reshape(weight.shape)
         case Dense():  # [O, I]
             bias, weight = bias + weight @ affine.shift, weight * affine.scale
-        case ConvTranspose2d() if unshifted:  # [Ci, Co/g, Kh, Kw]
-            weight = weight * affine.scale.reshape(-1, 1, 1, 1)
+        case ConvTranspose2d() | ConvTransposeNd() if unshifted:  # [Ci, Co/g, …]
+            weight = weight * affine.scale.reshape(-1, 1, *ones)
         case _:
             return None
     return with_parameters(layer, x, weight, bias, before)

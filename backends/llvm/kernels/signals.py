@@ -26,6 +26,8 @@ from graphsr.ops import (
     Reshape,
 )
 
+from ...layer import layer_of
+
 if TYPE_CHECKING:
     from ..plan import Planner
 
@@ -53,14 +55,16 @@ def _convolve(plan: Planner, node: Node) -> None:
     from ..plan import NoKernel
     from . import conv, conv_transpose
 
-    x, *parameters = node.inputs
-    if isinstance(node.op, Fused):
-        raise NoKernel("fused with what follows")
+    op, epilogue = layer_of(node)
+    end = epilogue.residual or len(node.inputs)
+    x, parameters, residual = node.inputs[0], node.inputs[1:end], node.inputs[end:]
     if not all(parameter.is_const for parameter in parameters):
         raise NoKernel("weights are not constant")
-    weights = tuple(_as_image(plan, p) if p.type.rank == 3 else p for p in parameters)
-    layer = Node(_of_images(node.op), (_image(plan, x), *weights), node.name, node.origin)
-    (conv if isinstance(layer.op, Conv2d) else conv_transpose).lower(plan, layer)
+    weights = (_as_image(plan, p) if p.type.rank == 3 else p for p in parameters)
+    images = (_image(plan, x), *weights, *(_image(plan, r) for r in residual))
+    base = _of_images(op)
+    layer = Node(replace(node.op, base=base) if isinstance(node.op, Fused) else base, images, node.name, node.origin)
+    (conv if isinstance(base, Conv2d) else conv_transpose).lower(plan, layer)
     plan.view(node, layer)
 
 

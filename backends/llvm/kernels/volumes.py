@@ -15,7 +15,7 @@ each phase of its output (see conv_transpose.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import gcd, prod
@@ -27,7 +27,6 @@ from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvNd, ConvTranspose2d, ConvTransposeNd, Reshape
 
-from ...layer import Epilogue as Layer
 from ...layer import layer_of
 from ..kernel import Argument, blocked_slots
 from ..loops import I1, I64, LANES, PTR, VECTOR_BYTES, Function, Value
@@ -211,7 +210,6 @@ def _convolution_of(plan: Planner, node: Node) -> VolumeConvolution:
 
     op, layer = layer_of(node)
     assert isinstance(op, ConvNd | ConvTransposeNd)
-    layer = _with_bias(node, layer)
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
     if not node.inputs[1].is_const or (layer.bias is not None and not node.inputs[layer.bias].is_const):
@@ -219,12 +217,6 @@ def _convolution_of(plan: Planner, node: Node) -> VolumeConvolution:
     if layer.activation is not None and not has_activation(layer.activation):
         raise NoKernel(f"no code for {layer.activation.name} in an epilogue")
     return VolumeConvolution(node, Conv2d(groups=op.groups), layer, None)
-
-
-def _with_bias(node: Node, layer: Layer) -> Layer:
-    """`layer_of` knows the bias of layers of images."""
-    arguments = len(node.inputs) - (layer.residual is not None)
-    return replace(layer, bias=2 if arguments == 3 else None)
 
 
 def _rows(plan: Planner, node: Node, groups: int) -> Node:
