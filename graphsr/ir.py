@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -64,9 +64,10 @@ class TensorType:
     @property
     def dims(self) -> tuple[int, ...]:
         """The shape of a bound type, as plain integers."""
-        if any(isinstance(n, Dim) for n in self.shape):
-            raise GraphError(f"sizes of {self} are still open: bind the graph first")
-        return tuple(n for n in self.shape if isinstance(n, int))
+        for n in self.shape:
+            if isinstance(n, Dim):
+                raise GraphError(f"sizes of {self} are still open: bind the graph first")
+        return cast("tuple[int, ...]", self.shape)  # asked for thousands of times while a network is planned
 
     @property
     def nbytes(self) -> int:

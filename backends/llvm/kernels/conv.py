@@ -8,6 +8,7 @@ block is written to its pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +59,7 @@ class Convolution:
         op = self.shuffled.op if self.shuffled else None
         return op.block if isinstance(op, DepthToSpace) else 1
 
-    @property
+    @cached_property
     def order(self) -> Array:
         """[blocks · 16] the output channel of every lane, or −1 for lanes beyond the channels."""
         co, cells = self.node.type.dims[1], self.shuffle**2
