@@ -93,7 +93,7 @@ def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     p.add_argument("-m", "--model", help="model file or embedded model (default: wdsr-x2, or wdsr-x4 with -s 4)")
     p.add_argument("-s", "--scale", type=_positive, help="scale factor; must be one that the model has")
-    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
+    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are of use)")
     p.add_argument("--backend", help="what runs the network (default: llvm; see 'graphsr backends')")
     p.add_argument(
         "--exists",
@@ -124,7 +124,7 @@ def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument(
         "--fork", choices=("alexeyab", "pjreddie"), help="whose darknet defines what the two take differently"
     )
-    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
+    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are of use)")
     p.add_argument("--backend", help="what runs the network (default: llvm; see 'graphsr backends')")
 
 
@@ -199,7 +199,7 @@ def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--size", type=_size, required=True, metavar="HxW", help="size of the input image in pixels")
     p.add_argument("--repeats", type=_positive, default=5, help="runs, of which medians are taken (default: 5)")
     p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
-    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are available)")
+    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are of use)")
     p.add_argument(
         "--accuracy", choices=("default", "high"), help="high: no transform that loses digits, at twice the time"
     )
