@@ -158,6 +158,8 @@ class Function:
         self.lanes_now = LANES
         """Of the vectors that are written now: fewer inside `pieces`."""
         self._declares: dict[str, str] = {}
+        self._table: dict[tuple[str, str], int] = {}
+        """Constants in memory, by type and text, and how many bytes stand before each."""
         self._lines: list[str] = ["entry:"]
         self._block = "entry"
         self._before: list[str] = []
@@ -185,6 +187,13 @@ class Function:
     def vector(self, value: float) -> Value:
         """The constant in every lane of a float vector."""
         return self.literal(value, VECTOR)
+
+    def stored(self, value: float, type_: str = VECTOR) -> Value:
+        """A number in every lane of a vector, loaded where it is read. LLVM moves other constants before the loop, more
+        of them than there are registers, and then saves some; it leaves a load among stores where it is."""
+        key = type_, self.literal(value, type_).text
+        place = self._table.setdefault(key, sum(_size(other) for other, _ in self._table))
+        return self.load(Value(self, PTR, f"@{self.name}.table") + place, type_, align=VECTOR_BYTES)
 
     def lanes(self, values: Sequence[float], type_: str = VECTOR) -> Value:
         """A constant vector with these lanes (booleans for a MASK)."""
@@ -394,13 +403,18 @@ class Function:
             yield piece
 
     def text(self) -> str:
-        """The finished function. Intrinsics that it needs are in `declares`."""
+        """The finished function. Intrinsics and tables that it needs are in `declares`."""
         signature = f"define void @{self.name}(ptr %args, i64 %unit, ptr %scratch) #0 {{"
         return "\n".join([signature, *self._lines, "  ret void", "}", ""])
 
     @property
     def declares(self) -> Mapping[str, str]:
-        return self._declares
+        if not self._table:
+            return self._declares
+        types, values = ", ".join(type_ for type_, _ in self._table), ", ".join(map(" ".join, self._table))
+        # not `constant`: LLVM would see through the loads
+        table = f"@{self.name}.table = private global <{{ {types} }}> <{{ {values} }}>, align {VECTOR_BYTES}"
+        return {**self._declares, f"{self.name}.table": table}
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -500,6 +514,11 @@ def module(functions: Sequence[Function], features: str = "") -> str:
     return "\n".join(
         [*first, *sorted(declares.values()), *(f.text() for f in functions), attributes, "!0 = !{i32 1}", ""]
     )
+
+
+def _size(vector: str) -> int:
+    """Bytes of a whole vector of numbers."""
+    return VECTOR_BYTES * (2 if "double" in vector or "i64" in vector else 1)
 
 
 def _text(index: Index) -> str:

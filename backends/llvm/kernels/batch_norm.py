@@ -36,6 +36,10 @@ class NormaliseBatch(Kernel):
         return {**pointers, "m": FLOAT, "eps": FLOAT, **dict.fromkeys(("images", "channels", "size"), I64)}
 
     def body(self, k: Function, target: Target) -> None:
+        with k.narrowed():
+            self._channel(k)
+
+    def _channel(self, k: Function) -> None:
         size = k["size"]
         scale, bias = (k.splat(k.load(k[name] + k.unit * 4, FLOAT)) for name in ("scale", "bias"))
 

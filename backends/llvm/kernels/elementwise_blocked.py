@@ -16,7 +16,7 @@ import numpy as np
 from graphsr.op import Array
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Value
+from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .elementwise_ops import Step, evaluate
 from .layout import zero_halo
@@ -52,30 +52,35 @@ class InBlocks(Kernel):
     def body(self, k: Function, target: Target) -> None:
         with k.loop(k["blocks"]) as block:
             out = k["y"] + k.unit * k["y_row"] + block * k["y_block"]
-            repeated = {i: self._repeated(k, i, block) for i, kind in enumerate(self.inputs) if kind != IMAGE}
-            rows = {
-                i: k[f"x{i}"] + k.unit * k[f"x{i}_row"] + block * k[f"x{i}_block"]
-                for i, kind in enumerate(self.inputs)
-                if kind == IMAGE
-            }
-            lanes = k.load(k["lanes"] + block * VECTOR_BYTES, IVECTOR) if self.partial else None
-            with k.loop(k["width"]) as x:
-                at = x * VECTOR_BYTES
-                inputs = [repeated[i] if i in repeated else k.load(rows[i] + at) for i in range(len(self.inputs))]
-                y = evaluate(k, self.steps, inputs)
-                if lanes is not None:
-                    y = k.bitcast(k.bitcast(y, IVECTOR) & lanes, VECTOR)
-                k.store(y, out + at)
+            with k.pieces() as piece:
+                self._row(k, block, piece, out + piece)
             zero_halo(k, out, k["width"], k["y_left"], k["y_right"])
 
-    def _repeated(self, k: Function, i: int, block: Value) -> Value:
+    def _row(self, k: Function, block: Value, piece: Index, out: Value) -> None:
+        """One block of the row, or those of its lanes that fill a register."""
+        repeated = {i: self._repeated(k, i, block, piece) for i, kind in enumerate(self.inputs) if kind != IMAGE}
+        rows = {
+            i: k[f"x{i}"] + k.unit * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece
+            for i, kind in enumerate(self.inputs)
+            if kind == IMAGE
+        }
+        lanes = k.load(k["lanes"] + block * VECTOR_BYTES + piece, IVECTOR) if self.partial else None
+        with k.loop(k["width"]) as x:
+            at = x * VECTOR_BYTES
+            inputs = [repeated[i] if i in repeated else k.load(rows[i] + at) for i in range(len(self.inputs))]
+            y = evaluate(k, self.steps, inputs)
+            if lanes is not None:
+                y = k.bitcast(k.bitcast(y, IVECTOR) & lanes, VECTOR)
+            k.store(y, out + at)
+
+    def _repeated(self, k: Function, i: int, block: Value, piece: Index) -> Value:
         """The vector of an operand that is the same for the whole row."""
         match self.inputs[i]:
             case "pixel":
                 image = k.unit // k["height"] * k[f"x{i}_images"]
-                return k.load(k[f"x{i}"] + image * k[f"x{i}_row"] + block * k[f"x{i}_block"])
+                return k.load(k[f"x{i}"] + image * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece)
             case "channels":
-                return k.load(k[f"x{i}"] + block * VECTOR_BYTES)
+                return k.load(k[f"x{i}"] + block * VECTOR_BYTES + piece)
         return k.splat(k.load(k[f"x{i}"], FLOAT))
 
 

@@ -15,6 +15,7 @@ Functions", 2016.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import inf, log, nan, pi, sqrt
 
 import numpy as np
@@ -50,6 +51,8 @@ LOG_WIDE = (0.6666666667584664, 0.3999999560458302, 0.28572111153075114, 0.22176
 """(ln((1 + s) / (1 − s)) − 2·s) / s³ as a polynomial in s² for |s| ≤ 0.172; the relative error is 2⁻⁴⁴."""
 SILU_ZERO = -110.0
 """Down to here x·e^x is rounded to 0."""
+MOST_IN_REGISTERS = 12
+"""Coefficients of a polynomial that a loop may keep there. More wait in memory."""
 ERFC_ZERO = 10.5
 """From here on erfc, and every product of it with an argument that far out, is less than the smallest float."""
 # fmt: on
@@ -59,6 +62,11 @@ def constant(k: Function, value: float, type_: str = VECTOR) -> Value:
     """A number in every lane, rounded as NumPy rounds the number in a formula: too large ones become ±∞."""
     with np.errstate(over="ignore"):
         return k.literal(float(np.float32(value)) if type_ == VECTOR else value, type_)
+
+
+def coefficient(k: Function, value: float, type_: str = VECTOR) -> Value:
+    """A number that a formula reads once: in memory where registers are few."""
+    return k.stored(value, type_) if k.register < LANES else k.literal(value, type_)
 
 
 def at_least(k: Function, x: Value, low: float) -> Value:
@@ -89,7 +97,7 @@ def expm1(k: Function, x: Value) -> Value:
     n, r = _reduce(k, clip(k, x, -20, 89))
     s = _power_of_two(k, n - 1)
     y = k.fma(s, _expm1_near_zero(k, r), s - k.vector(0.5))
-    return k.select(k.intrinsic("fabs", x) < k.vector(2.0**-25), x, y + y)
+    return k.select(k.intrinsic("fabs", x) < coefficient(k, 2.0**-25), x, y + y)
 
 
 def tanh(k: Function, x: Value) -> Value:
@@ -169,7 +177,9 @@ def erfc(k: Function, x: Value) -> Value:
 def gelu(k: Function, x: Value) -> Value:
     """x·Φ(x), Φ(x) = erfc(−x/√2) / 2"""
     wide = widen(k, at_least(k, x, -LARGEST))
-    return narrow(k, constant(k, 0.5, DOUBLES) * wide * _erfc_of_any_sign(k, wide * constant(k, -sqrt(0.5), DOUBLES)))
+    return narrow(
+        k, coefficient(k, 0.5, DOUBLES) * wide * _erfc_of_any_sign(k, wide * coefficient(k, -sqrt(0.5), DOUBLES))
+    )
 
 
 def gelu_tanh(k: Function, x: Value) -> Value:
@@ -191,9 +201,9 @@ def power(k: Function, a: Value, b: Value) -> Value:
     wide_zero = constant(k, 0.0, DOUBLES)
     exponent = k.select(size.equals(one) & b.equals(b), wide_zero, exponent)  # and not 0·∞
     y = narrow(k, exp_wide(k, exponent))
-    negative = k.intrinsic("copysign", one, a) < zero
+    negative = k.bitcast(a, IVECTOR) < 0
     y = k.select(odd & negative, -y, y)
-    undefined = k.compare("lt", a, zero) & (size < k.vector(inf)) & k.compare("ne", k.intrinsic("floor", b), b)
+    undefined = k.compare("lt", a, zero) & (size < coefficient(k, inf)) & k.compare("ne", k.intrinsic("floor", b), b)
     y = k.select(undefined, k.vector(nan), y)
     return k.select(b.equals(zero) | a.equals(one), one, y)
 
@@ -211,17 +221,18 @@ def narrow(k: Function, x: Value) -> Value:
 def exp_wide(k: Function, x: Value) -> Value:
     """e^x of doubles, accurate to 2⁻³⁹, for |x| ≤ 700 (others give the values there)"""
     x = clip(k, x, -700, 700)
-    n, whole = nearest(k, x * constant(k, LOG2_E, DOUBLES))
-    r = fma(k, whole, constant(k, -log(2), DOUBLES), x)
+    n, whole = nearest(k, x * coefficient(k, LOG2_E, DOUBLES))
+    r = fma(k, whole, coefficient(k, -log(2), DOUBLES), x)
     y = fma(k, r * r, polynomial(k, r, EXP_WIDE), r) + constant(k, 1.0, DOUBLES)
-    return y * k.bitcast((n + 1023) << 52, DOUBLES)
+    return y * k.bitcast((n + coefficient(k, 1023, LONGS)) << 52, DOUBLES)
 
 
 def polynomial(k: Function, x: Value, coefficients: Sequence[float]) -> Value:
     """Σ c[i]·xⁱ by Horner's rule."""
-    y = constant(k, coefficients[-1], x.type)
+    number = k.stored if len(coefficients) > MOST_IN_REGISTERS else partial(coefficient, k)
+    y = number(coefficients[-1], x.type)
     for c in reversed(coefficients[:-1]):
-        y = fma(k, y, x, constant(k, c, x.type))
+        y = fma(k, y, x, number(c, x.type))
     return y
 
 
@@ -250,9 +261,9 @@ def _exp_in_two(k: Function, x: Value) -> tuple[Value, Value]:
 
 def _reduce(k: Function, x: Value) -> tuple[Value, Value]:
     """n = round(x / ln 2) and r = x − n·ln 2"""
-    n, whole = nearest(k, x * k.vector(LOG2_E))
-    r = k.fma(whole, k.vector(-LN2_HIGH), x)
-    return n, k.fma(whole, k.vector(-LN2_LOW), r)
+    n, whole = nearest(k, x * coefficient(k, LOG2_E))
+    r = k.fma(whole, coefficient(k, -LN2_HIGH), x)
+    return n, k.fma(whole, coefficient(k, -LN2_LOW), r)
 
 
 def _expm1_near_zero(k: Function, r: Value) -> Value:
@@ -274,12 +285,12 @@ def _over_sum(k: Function, x: Value, a: Value, b: Value) -> Value:
 
 def _power_of_two(k: Function, n: Value) -> Value:
     """2^n of integers, for −127 < n < 128"""
-    return k.bitcast((n + 127) << 23, VECTOR)
+    return k.bitcast((n + coefficient(k, 127, IVECTOR)) << 23, VECTOR)
 
 
 def _erfc(k: Function, a: Value) -> Value:
     """erfc of doubles a ≥ 0; a² of a float is exact"""
-    one, three = constant(k, 1.0, DOUBLES), constant(k, 3.0, DOUBLES)
+    one, three = constant(k, 1.0, DOUBLES), coefficient(k, 3.0, DOUBLES)
     near = at_most(k, a, ERFC_ZERO)
     over, under = near + three, one + near + near
     r = one / (over * under)
@@ -305,23 +316,24 @@ def _log_of_parts(k: Function, e: Value, f: Value) -> Value:
     """e·ln 2 + ln(1 + f)"""
     square = f * f
     y = f * square * polynomial(k, f, LOG)
-    y = k.fma(e, k.vector(LN2_LOW), y)
-    y = k.fma(k.vector(-0.5), square, y)
-    return k.fma(e, k.vector(LN2_HIGH), f + y)
+    y = k.fma(e, coefficient(k, LN2_LOW), y)
+    y = k.fma(coefficient(k, -0.5), square, y)
+    return k.fma(e, coefficient(k, LN2_HIGH), f + y)
 
 
 def _log_wide(k: Function, x: Value) -> Value:
     """ln x of non-negative floats, in float64 and accurate to 2⁻⁴⁴: e·ln 2 + ln m, m = (1 + s) / (1 − s)"""
-    one, wide = constant(k, 1.0, DOUBLES), widen(k, x)
+    one, wide = coefficient(k, 1.0, DOUBLES), widen(k, x)
     bits = k.bitcast(wide, LONGS)
-    e = k.binary("ashr", bits - int(np.float64(sqrt(0.5)).view(np.int64)), 52)
-    m = k.bitcast(bits - (e << 52), DOUBLES)
+    moved = bits - coefficient(k, int(np.float64(sqrt(0.5)).view(np.int64)), LONGS)
+    e = k.binary("ashr", moved, 52)
+    m = k.bitcast(bits - (moved & coefficient(k, -1 << 52, LONGS)), DOUBLES)
     s = (m - one) / (m + one)
     square = s * s
     y = fma(k, s * square, polynomial(k, square, LOG_WIDE), s + s)
-    y = fma(k, k.convert("sitofp", k.convert("trunc", e, IVECTOR), DOUBLES), constant(k, log(2), DOUBLES), y)
-    y = k.select(x < k.vector(inf), y, wide)
-    return k.select(x.equals(k.vector(0.0)), constant(k, -inf, DOUBLES), y)
+    y = fma(k, k.convert("sitofp", k.convert("trunc", e, IVECTOR), DOUBLES), coefficient(k, log(2), DOUBLES), y)
+    y = k.select(x < coefficient(k, inf), y, wide)
+    return k.select(x.equals(k.vector(0.0)), coefficient(k, -inf, DOUBLES), y)
 
 
 def _log_limits(k: Function, x: Value, y: Value) -> Value:

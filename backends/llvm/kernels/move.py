@@ -2,8 +2,8 @@
 
 for rows of the unit (all axes but the inner ones):
     row:        16 elements in, 16 out
-    transposed: for tiles of 64 x 256: 16 x 16 elements in along the axis that is contiguous in the source, turned in
-                registers, and out
+    transposed: for tiles of 64 x 256: a square of as many elements as a register has, along the axis that is
+                contiguous in the source, turned in registers, and out
     strided:    one by one
 
 Axes of size 1 are left out and axes that continue each other are joined first, so most moves have few rows, long ones.
@@ -20,7 +20,7 @@ import numpy as np
 from graphsr.ir import Node, TensorType
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..loops import FLOAT, I64, PTR, VECTOR_BYTES, Function, Value
 from .layout import transpose, zero_halo
 from .row import bands_of, load_row, over_row, store_row
 
@@ -80,10 +80,10 @@ class Move(Kernel):
         """y[p, q] = x[q, p] for `TALL` p and `WIDE` q: as soon as the lines of 16 q are in the caches, all that is
         there of them is used."""
         last, stop = k["width"] - 1, k.minimum(k["width"], q_first + WIDE)
-        with k.loop(stop, start=q_first, step=LANES) as q:
-            sources = [x + k.minimum(q + i, last) * k["x_step"] for i in range(LANES)]
+        with k.narrowed(), k.loop(stop, start=q_first, step=k.lanes_now) as q:
+            sources = [x + k.minimum(q + i, last) * k["x_step"] for i in range(k.lanes_now)]
             wide = k.first_lanes(k["width"] - q)
-            with k.loop(k.minimum(k["height"], p_first + TALL), start=p_first, step=LANES) as p:
+            with k.loop(k.minimum(k["height"], p_first + TALL), start=p_first, step=k.lanes_now) as p:
                 bottom = k["height"] - p - 1
                 given = k.first_lanes(bottom + 1)
                 columns = transpose(k, [k.load_some(source + p * 4, given) for source in sources])

@@ -116,7 +116,8 @@ class Interpolate(Kernel):
             assert total is not None
             store_row(k, total, to + x * self.pixel, mask if to_output else None)
 
-        self._over(k, pixels)
+        with k.narrowed(LANES if self.blocked else 0):  # pixels that are gathered one by one take registers enough
+            self._over(k, pixels)
 
     def _picker(self, k: Function, row: Value, x: Value, masks: list[Value]) -> Callable[[Value], Value]:
         """From a place in the table of columns to the pixel, or the 16 pixels, of the row."""

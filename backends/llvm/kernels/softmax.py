@@ -44,18 +44,19 @@ class Row:
     y: Value
     size: Value
 
-    def fold(self, folding: Folding, of: Formula | None = None) -> Value:
-        """The fold of a formula of every element of x, in every lane."""
-        total = fold_run(self.k, folding, self.x, self.size, of)
-        return folding.leave(self.k, folding.across(self.k, total))
+    def largest(self) -> Value:
+        """The maximum, in every lane."""
+        return MAX.leave(self.k, MAX.across(self.k, fold_run(self.k, MAX, self.x, self.size)))
 
-    def write_and_sum(self, of: Formula) -> Value:
-        """y = a formula of every element of x; their sum, in every lane."""
+    def sum(self, of: Formula, *, kept: bool = False) -> Value:
+        """The sum of a formula of every element of x, in every lane; with `kept`, y are its terms. One vector at a
+        time: exponentials of several would not find room in the registers."""
         k, whole = self.k, self.size & -self.k.lanes_now
 
         def vector(i: Value, mask: Value | None = None) -> list[Value]:
             value = of(load_row(k, self.x + i * 4, mask))
-            store_row(k, value, self.y + i * 4, mask)
+            if kept:
+                store_row(k, value, self.y + i * 4, mask)
             return [value if mask is None else k.select(mask, value, k.vector(0.0))]
 
         total = in_chunks(k, SUM, whole, 1, vector, k.lanes_now)
@@ -89,49 +90,47 @@ class Columns:
     step: Value
     mask: Value | None
 
-    def fold(self, folding: Folding, of: Formula | None = None) -> Value:
+    def largest(self) -> Value:
         """As that of a row, for every lane its own."""
+        (total,) = in_chunks(self.k, MAX, self.size, 1, lambda i: [MAX.enter(self.k, self._load(self.x, i))])
+        return MAX.leave(self.k, total)
 
-        def term(i: Value) -> list[Value]:
-            value = load_row(self.k, self.x + i * self.step, self.mask)
-            return [folding.enter(self.k, of(value) if of else value)]
-
-        (total,) = in_chunks(self.k, folding, self.size, 1, term)
-        return folding.leave(self.k, total)
-
-    def write_and_sum(self, of: Formula) -> Value:
+    def sum(self, of: Formula, *, kept: bool = False) -> Value:
         def vector(i: Value) -> list[Value]:
-            value = of(load_row(self.k, self.x + i * self.step, self.mask))
-            store_row(self.k, value, self.y + i * self.step, self.mask)
+            value = of(self._load(self.x, i))
+            if kept:
+                store_row(self.k, value, self.y + i * self.step, self.mask)
             return [value]
 
         return in_chunks(self.k, SUM, self.size, 1, vector)[0]
 
     def write(self, at: Value, of: Formula) -> None:
         with self.k.loop(self.size) as i:
-            value = of(load_row(self.k, at + i * self.step, self.mask))
-            store_row(self.k, value, self.y + i * self.step, self.mask)
+            store_row(self.k, of(self._load(at, i)), self.y + i * self.step, self.mask)
 
     def write_one(self, value: Value) -> None:
         store_row(self.k, value, self.y, self.mask)
 
+    def _load(self, at: Value, i: Value) -> Value:
+        return load_row(self.k, at + i * self.step, self.mask)
+
 
 def emit(k: Function, result: str, line: Row | Columns, heated: bool) -> None:
     """One of the three results along a line. Without `heated`, T is 1."""
-    largest = line.fold(MAX)
+    largest = line.largest()
     match result:
         case "softmax":
             temperature = k.splat(k["temperature"]) if heated else None
-            total = line.write_and_sum(lambda x: exp(k, (x - largest) / temperature if temperature else x - largest))
+            total = line.sum(lambda x: exp(k, (x - largest) / temperature if temperature else x - largest), kept=True)
             inverse = k.vector(1.0) / total
             line.write(line.y, lambda e: divided(k, e, total, inverse))
         case "log softmax":
-            total = log_(k, line.fold(SUM, lambda x: exp(k, x - largest)))
+            total = log_(k, line.sum(lambda x: exp(k, x - largest)))
             line.write(line.x, lambda x: (x - largest) - total)
         case _:
             infinite = k.intrinsic("fabs", largest).equals(k.vector(inf))
             m = k.select(infinite, k.vector(0.0), largest)
-            line.write_one(m + log_(k, line.fold(SUM, lambda x: exp(k, x - m))))
+            line.write_one(m + log_(k, line.sum(lambda x: exp(k, x - m))))
 
 
 def divided(k: Function, x: Value, divisor: Value, inverse: Value) -> Value:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import ldexp, pi
 
 from ..loops import Function, Value
-from .math import DOUBLES, constant, fma, narrow, nearest, polynomial, widen
+from .math import DOUBLES, coefficient, constant, fma, narrow, nearest, polynomial, widen
 
 # fmt: off
 SIN = (0.9999999999954273, -0.16666666630300428, 0.008333328676183402, -0.00019839174173590492, 2.7171143783750883e-06)
@@ -53,10 +53,10 @@ def _quarter_turns(k: Function, x: Value) -> tuple[Value, Value]:
     """n, right but for multiples of 4, and r with x·2/π = n + r, |r| ≤ 1/2. Where x is nearly a whole number of quarter
     turns, r keeps its digits: the products with the first two parts are exact, and so is what `_cut` leaves of them."""
     size, wide = k.intrinsic("fabs", x), widen(k, x)
-    high, middle, low = (constant(k, part, DOUBLES) for part in parts(0))
+    high, middle, low = (coefficient(k, part, DOUBLES) for part in parts(0))
     for step in range(1, 6):
         far = size >= constant(k, ldexp(1, RANGE * step))
-        chosen = (constant(k, part, DOUBLES) for part in parts(step))
+        chosen = (coefficient(k, part, DOUBLES) for part in parts(step))
         high, middle, low = (k.select(far, a, b) for a, b in zip(chosen, (high, middle, low), strict=True))
     n, first = _cut(k, wide * high)
     more, second = _cut(k, wide * middle)
