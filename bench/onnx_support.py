@@ -47,10 +47,11 @@ the values that the network is built for. Sequences, optional values, strings an
   ({atol:g}, in most) is none. Expected values are not exact themselves: those of reductions and normalisations come
   from sums in another order, and the one of AveragePool that is 2,980 ulp away is printed in the test with four digits
   (0.1511 for 0.15105554); of its other tests the largest difference is 9 ulp.
-- **float16** is held and computed in float32, inputs and outputs of a loaded model too; `graphsr info` says so. A Cast
-  to float16 rounds to the nearest float16. What arithmetic gives is not rounded in between: it is closer to the exact
-  result, and does not overflow at 65,504. The interface of these tests takes and gives float16. A CastLike to a value
-  that was computed is refused in such a model, as whether to round is not known.
+- **float16** and **bfloat16** are held and computed in float32, inputs and outputs of a loaded model too; `graphsr
+  info` says so. A Cast to float16 rounds to the nearest float16; one to bfloat16 is refused. What arithmetic gives is
+  not rounded in between: it is closer to the exact result, and does not overflow at 65,504. The interface of these
+  tests takes and gives the types that a model declares. A CastLike to a value that was computed is refused in such a
+  model, as whether to round is not known.
 - **RNN, LSTM, GRU** are one op for each direction and, for LSTM, state, whose number of steps may be open. `clip`,
   peepholes, `input_forget` and activations that these ops do not have are written out step by step: their number must
   be known, and at most 1000. `clip` does not bound the argument of an LSTM's last activation, as in onnxruntime.

@@ -22,10 +22,9 @@ from graphsr.op import Array
 
 from .onnx_graph import DEFAULT_DOMAINS
 from .onnx_import import WIDENED, build_graph
-from .onnx_reader import MAX_MEMORY, Source, holds_half
+from .onnx_reader import MAX_MEMORY, NARROW, Source, narrow_floats, widened
 from .onnx_values import OpenValueError
 
-FLOAT16 = onnx.TensorProto.FLOAT16
 MOST_SPECIALISED = 8
 """So many built networks are kept."""
 WEIGHTED = (
@@ -47,8 +46,8 @@ class Specialised:
     the values of those that it reads as shapes, axes and the like.
 
     Which these are is found once, at the first call, and told by `explain`. Inputs that are read as weights alone are
-    among them from the start: passes fold and kernels pack what is constant. Arrays of float16 are widened on their way
-    in, and outputs that the model declares so are rounded on their way out.
+    among them from the start: passes fold and kernels pack what is constant. Arrays of float16 and
+    bfloat16 are widened on their way in, and outputs that the model declares so are rounded on their way out.
     """
 
     def __init__(self, source: Source, backend: str, threads: int | None = None) -> None:
@@ -58,7 +57,8 @@ class Specialised:
         weights = {tensor.name for tensor in source.model.graph.initializer}
         self.inputs = [value.name for value in source.model.graph.input if value.name not in weights]
         self.outputs = [value.name for value in source.model.graph.output]
-        self.halves = {v.name for v in source.model.graph.output if v.type.tensor_type.elem_type == FLOAT16}
+        kinds = {value.name: value.type.tensor_type.elem_type for value in source.model.graph.output}
+        self.narrow = {n: onnx.helper.tensor_dtype_to_np_dtype(kind) for n, kind in kinds.items() if kind in NARROW}
         self.fixed = weights_of(source.model) & frozenset(self.inputs)
         self.by_shape = False
         self._built: OrderedDict[Any, Executable] = OrderedDict()
@@ -67,11 +67,11 @@ class Specialised:
         """Arrays by input name -> arrays by output name."""
         if set(inputs) != set(self.inputs):
             raise ShapeError(f"inputs are named {self.inputs}, got {sorted(inputs)}")
-        arrays = {name: _wide(np.asarray(array)) for name, array in inputs.items()}
+        arrays = {name: widened(np.asarray(array)) for name, array in inputs.items()}
         run = self._executable(arrays)
         outputs = run({name: array for name, array in arrays.items() if name not in self.fixed})
         with np.errstate(over="ignore"):
-            return {name: y.astype(np.float16) if name in self.halves else y for name, y in outputs.items()}
+            return {name: y.astype(self.narrow.get(name, y.dtype), copy=False) for name, y in outputs.items()}
 
     def explain(self) -> str:
         """What the network was specialised on in the last call, and what runs for each node."""
@@ -79,7 +79,7 @@ class Specialised:
         if run is None:
             raise ShapeError("explain() needs a call before: the network is built then")
         notes = [f"specialised on the value of {name}: built again when it changes" for name in sorted(self.fixed)]
-        notes += [f"float16: {WIDENED}"] if holds_half(self.source.model) else []
+        notes += [f"{name}: {WIDENED[name]}" for name in sorted(narrow_floats(self.source.model))]
         notes += ["specialised on the shapes of the inputs"] if self.by_shape else []
         return "\n".join([*notes, run.explain()])
 
@@ -118,10 +118,6 @@ class Specialised:
             self.fixed |= error.inputs
         else:
             raise error
-
-
-def _wide(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def weights_of(model: onnx.ModelProto) -> frozenset[str]:

@@ -25,8 +25,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     `shapes={"input": (1, 3, 224, 224)}` fixes sizes that the file leaves open, where a network needs that;
     `values={"axes": array}` gives inputs that are read while the network is built (shapes, axes), which are inputs of
     the model no more; `input_range` is the value of white for an upscaler (by default what graphsr wrote into the file,
-    else 1); `max_memory` bounds the bytes of the tensors (8 GiB by default). A model in float16 is read as float32, its
-    inputs and outputs too, which `Model.inferred` says; a cast to float16 in it rounds.
+    else 1); `max_memory` bounds the bytes of the tensors (8 GiB by default). A model in float16 or bfloat16 is read as
+    float32, its inputs and outputs too, which `Model.inferred` says; a cast to float16 in it rounds.
 
     Raises `ModelError` with all that is not supported, and for a file that is damaged.
     """

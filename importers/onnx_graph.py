@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import AttributeProto
 
@@ -16,7 +15,7 @@ from graphsr.ir import Graph, Node
 from graphsr.op import Array
 
 from .onnx_call import OPERATORS, Call
-from .onnx_reader import Source, holds_half
+from .onnx_reader import NARROW, Source, narrow_floats, widened
 from .onnx_types import input_type
 from .onnx_values import OpenValueError, Values
 
@@ -53,11 +52,11 @@ class Builder:
     reasons: list[str] = field(default_factory=list)
     open: list[OpenValueError] = field(default_factory=list)
     nodes: int = 0
-    half: bool = field(init=False)
+    narrow: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.values = Values(self.source.max_memory)
-        self.half = holds_half(self.source.model)
+        self.narrow = narrow_floats(self.source.model)
 
     def build(self) -> Graph:
         """The graph. Raises `ModelError` with everything that is not supported, `OpenValueError` when some values that
@@ -75,8 +74,8 @@ class Builder:
         inputs = [self._input(value) for value in model.graph.input if value.name not in weights]
         scope.update((node.name, node) for node in inputs if node is not None)
         scope.update((name, self._value(name, array)) for name, array in self.given.items())
-        if self.half:
-            self._note_halves(model.graph, scope)
+        if self.narrow:
+            self._note_narrow(model.graph, scope)
         body = _Body(self, functions, versions, ())
         body.run(model.graph.node, scope)
         outputs = {value.name: self._output(scope, value.name) for value in model.graph.output}
@@ -123,16 +122,15 @@ class Builder:
 
     def _value(self, name: str, array: Array) -> Node:
         """The value of an input, as a constant."""
-        wide = array.astype(np.float32) if array.dtype == np.float16 else array
-        return Node.const(wide, name, f"onnx input {name}")
+        return Node.const(widened(array), name, f"onnx input {name}")
 
-    def _note_halves(self, graph: onnx.GraphProto, scope: Scope) -> None:
-        """Which inputs and weights are float16: what is computed from them does not say it any more."""
+    def _note_narrow(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Which inputs and weights are float16 or bfloat16: what is computed from them does not say it any more."""
         kinds = {value.name: value.type.tensor_type.elem_type for value in graph.input}
         kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         for name, node in scope.items():
             if node is not None:
-                self.values.halves[node] = kinds[name] == onnx.TensorProto.FLOAT16
+                self.values.narrow[node] = NARROW.get(kinds[name], "")
 
     def _output(self, scope: Scope, name: str) -> Node | None:
         if name not in scope:

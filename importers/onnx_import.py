@@ -23,7 +23,7 @@ from . import (
 )
 from .byte_source import open_source
 from .onnx_graph import Builder
-from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, holds_half, read_model, white_of
+from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, narrow_floats, read_model, white_of
 from .onnx_values import OpenValueError
 
 FAMILIES = (
@@ -64,7 +64,7 @@ def import_model(
         input_range=float(input_range if input_range is not None else said or 1),
         inferred={
             "operator set": ", ".join(f"{i.domain or 'ai.onnx'} {i.version}" for i in model.opset_import),
-            **({"float16": WIDENED} if holds_half(model) else {}),
+            **{name: WIDENED[name] for name in sorted(narrow_floats(model))},
         },
         assumptions=(ASSUMED_RANGE,) if assumed else (),
         provenance={
@@ -76,7 +76,10 @@ def import_model(
     )
 
 
-WIDENED = "held and computed in float32, inputs and outputs too; only a Cast to float16 rounds"
+WIDENED = {
+    "float16": "held and computed in float32, inputs and outputs too; only a Cast to float16 rounds",
+    "bfloat16": "held and computed in float32, inputs and outputs too",
+}
 ASSUMED_RANGE = "input_range=1: the file does not say which value white has. Set input_range= to change it."
 
 

@@ -68,7 +68,7 @@ from graphsr.ops import (
 )
 
 from .onnx_call import OPERATORS, Call, Translate, operator
-from .onnx_reader import dtype_of
+from .onnx_reader import NARROW, dtype_of
 
 UNARY: dict[str, Op] = {
     "Abs": Abs(),
@@ -225,22 +225,26 @@ def cast(call: Call) -> Node:
         if to not in onnx.TensorProto.DataType.keys():  # noqa: SIM118  # no dict
             raise ModelError(f"attribute to={to!r} is no element type")
         to = onnx.TensorProto.DataType.Value(to)
-    return _rounded(call) if to == onnx.TensorProto.FLOAT16 else _cast(call, dtype_of(to, "the result"))
+    return _rounded(call, NARROW[to]) if to in NARROW else _cast(call, dtype_of(to, "the result"))
 
 
 @operator("CastLike")
 def cast_like(call: Call) -> Node:
-    """In a model with float16, to a float32 that may stand for it, it is refused: whether to round is not known."""
+    """In a model with float16 or bfloat16, to a float32 that may stand for them, it is refused: whether to round is not
+    known."""
     call.ignore("saturate", "round_mode")
     like = call.x(1)
-    halves = call.values.halves
-    if halves and like.type.dtype == "float32" and like not in halves:
-        raise ModelError("in a model with float16 the type of a computed value is not followed: use Cast")
-    return _rounded(call) if halves.get(like) else _cast(call, like.type.dtype)
+    narrow = call.values.narrow
+    if narrow and like.type.dtype == "float32" and like not in narrow:
+        raise ModelError("in a model with float16 or bfloat16 the type of a computed value is not followed: use Cast")
+    kind = narrow.get(like)
+    return _rounded(call, kind) if kind else _cast(call, like.type.dtype)
 
 
-def _rounded(call: Call) -> Node:
+def _rounded(call: Call, kind: str) -> Node:
     """The nearest float16, held in float32."""
+    if kind != "float16":
+        raise ModelError(f"rounding to {kind} is not supported: cast to float32, which is what it is computed in")
     return call(Cast("float32"), call(Cast("float16"), call.x()))
 
 

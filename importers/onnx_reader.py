@@ -29,6 +29,7 @@ DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
     onnx.TensorProto.FLOAT16: "float32",
+    onnx.TensorProto.BFLOAT16: "float32",
     onnx.TensorProto.INT64: "int64",
     onnx.TensorProto.INT32: "int32",
     onnx.TensorProto.INT8: "int8",
@@ -36,8 +37,11 @@ DTYPES: dict[int, str] = {
     onnx.TensorProto.UINT16: "uint16",
     onnx.TensorProto.BOOL: "bool",
 }
-"""The element types that graphs can hold, and what they are held in: float16 is widened to float32, which has all its
-numbers. Arithmetic is not rounded to float16 in between, and does not overflow there; a Cast to it rounds."""
+"""The element types that graphs can hold, and what they are held in: float16 and bfloat16 are widened to float32, which
+has all their numbers. Arithmetic is not rounded to them in between, and does not overflow there; a Cast to float16
+rounds."""
+NARROW = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
+"""The types that are widened, by the names that NumPy and its extensions have for them."""
 
 FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_data"}
 """Where a tensor without raw bytes keeps its elements; all other types are in int32_data."""
@@ -62,20 +66,24 @@ class Source:
         dtype, shape = dtype_of(tensor.data_type, what), tuple(tensor.dims)
         if any(n < 0 for n in shape):
             raise ModelError(f"{what} has a negative size: {list(shape)}")
-        stored = "float16" if tensor.data_type == onnx.TensorProto.FLOAT16 else dtype
+        stored = NARROW.get(tensor.data_type, dtype)
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         taken = nbytes + (self.taken[-1] if self.taken else 0)
         if taken > self.max_memory:
             raise ModelError(f"{what} needs {nbytes} bytes: with it the tensors exceed max_memory={self.max_memory}")
         self.taken.append(taken)
-        nbytes = math.prod(shape) * np.dtype(stored).itemsize
+        nbytes = math.prod(shape) * _storage(stored).itemsize
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             data = self._external(tensor, nbytes, what)
         else:
             data = _inline(tensor, stored, nbytes, what)
-        array = data.view(stored).reshape(shape).astype(dtype, copy=False)
+        array = data.view(_storage(stored)).reshape(shape)
         if dtype == "bool":
             array = array.view(np.uint8) != 0  # any other byte than 0 and 1 would be an invalid bool
+        elif stored == "float16":
+            array = array.view(stored).astype(dtype)
+        elif stored == "bfloat16":  # the upper half of a float32
+            array = (array.astype(np.uint32) << 16).view(dtype)
         array.setflags(write=False)
         return array
 
@@ -117,21 +125,25 @@ def parse(data: bytes, name: str) -> onnx.ModelProto:
     return model
 
 
-def holds_half(message: Message) -> bool:
-    """Whether anything in the message is declared as float16, or cast to it."""
+def narrow_floats(message: Message) -> set[str]:
+    """Which of float16 and bfloat16 anything in the message is declared as, or cast to."""
     match message:
-        case onnx.TensorProto(data_type=onnx.TensorProto.FLOAT16):
-            return True
-        case onnx.TypeProto.Tensor(elem_type=onnx.TensorProto.FLOAT16):
-            return True
-        case onnx.AttributeProto(name="to", i=onnx.TensorProto.FLOAT16) | onnx.AttributeProto(name="to", s=b"FLOAT16"):
-            return True
-    return any(
-        holds_half(part)
-        for entry, value in message.ListFields()
-        if entry.type == entry.TYPE_MESSAGE
-        for part in ([value] if isinstance(value, Message) else value)
-    )
+        case onnx.TensorProto(data_type=code) | onnx.TypeProto.Tensor(elem_type=code) if code in NARROW:
+            return {NARROW[code]}
+        case onnx.AttributeProto(name="to", i=code) if code in NARROW:
+            return {NARROW[code]}
+        case onnx.AttributeProto(name="to", s=b"FLOAT16" | b"BFLOAT16" as name):
+            return {name.decode().lower()}
+    found = set[str]()
+    for entry, value in message.ListFields():
+        if entry.type == entry.TYPE_MESSAGE:
+            found.update(*(narrow_floats(part) for part in ([value] if isinstance(value, Message) else value)))
+    return found
+
+
+def widened(array: Array) -> Array:
+    """An array of float16 or bfloat16 as float32, others as they are."""
+    return array.astype(np.float32) if array.dtype.name in NARROW.values() else array
 
 
 def _check_texts(message: Message, name: str) -> None:
@@ -191,7 +203,7 @@ def _inline(tensor: onnx.TensorProto, dtype: str, nbytes: int, what: str) -> Arr
     if not filled:
         data = np.frombuffer(raw, np.uint8)
     else:
-        stored = {"float16": np.dtype("uint16")}.get(dtype, np.dtype(dtype))
+        stored = _storage(dtype)
         values = np.array(getattr(tensor, name))
         if name == "int32_data" and dtype != "bool" and not _fits(values, stored):
             raise ModelError(f"{what}: a value is outside the range of {dtype}")
@@ -199,6 +211,11 @@ def _inline(tensor: onnx.TensorProto, dtype: str, nbytes: int, what: str) -> Arr
     if len(data) != nbytes:
         raise ModelError(f"{what}: its shape {list(tensor.dims)} needs {nbytes} bytes, the file has {len(data)}")
     return data.copy() if data.ctypes.data % 8 else data
+
+
+def _storage(dtype: str) -> np.dtype[np.generic]:
+    """What the elements are read as: float16 and bfloat16 as their bits."""
+    return np.dtype("uint16" if dtype in NARROW.values() else dtype)
 
 
 def _fits(values: Array, dtype: np.dtype[np.generic]) -> bool:

@@ -91,8 +91,8 @@ class Values:
 
     def __init__(self, max_memory: int) -> None:
         self.max_memory = max_memory
-        self.halves: dict[Node, bool] = {}
-        """Inputs and weights of a model that holds float16: whether they do. Empty for other models."""
+        self.narrow: dict[Node, str] = {}
+        """Inputs and weights of a model that holds float16 or bfloat16: which they are, or "". Empty for others."""
         self._sizes: dict[Node, Array] = {}
         self._folded: dict[Node, Array] = {}
         self._spent = 0

@@ -1,4 +1,4 @@
-"""ONNX models in float16: held and computed in float32, rounded where the file casts."""
+"""ONNX models in float16 and bfloat16: held and computed in float32, rounded where the file casts to float16."""
 
 from __future__ import annotations
 
@@ -20,37 +20,46 @@ from graphsr.backends.reference import ReferenceBackend
 from graphsr.errors import ModelError
 from graphsr.importers.onnx_backend import Specialised, prepare
 from graphsr.importers.onnx_import import build_graph
-from graphsr.importers.onnx_reader import Source, holds_half
+from graphsr.importers.onnx_reader import Source, narrow_floats
 
-HALF = onnx.TensorProto.FLOAT16
+HALF, BRAIN = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
+KINDS = pytest.mark.parametrize("kind", [HALF, BRAIN], ids=["float16", "bfloat16"])
 
 
-def half_network() -> onnx.ModelProto:
-    """A convolution in float16, with float16 at both ends."""
-    weights = {"w": weight(4, 3, 3, 3).astype(np.float16), "b": weight(4).astype(np.float16)}
+def narrow(array: Array, kind: int) -> Array:
+    """The nearest numbers of the type."""
+    rounded: Array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    return rounded
+
+
+def network(kind: int) -> onnx.ModelProto:
+    """A convolution in a type, with this type at both ends."""
+    weights = {"w": narrow(weight(4, 3, 3, 3), kind), "b": narrow(weight(4), kind)}
     nodes = [node("Conv", "x w b", "a", "conv", pads=[1, 1, 1, 1]), node("Relu", "a", "y", "act")]
-    made = model(nodes, {"x": [1, 3, "H", "W"]}, weights=weights, kinds={"x": HALF})
-    made.graph.output[0].type.tensor_type.elem_type = HALF
+    made = model(nodes, {"x": [1, 3, "H", "W"]}, weights=weights, kinds={"x": kind})
+    made.graph.output[0].type.tensor_type.elem_type = kind
     return made
 
 
-def test_a_network_in_float16_is_loaded_in_float32(tmp_path: Path) -> None:
-    onnx.save(half_network(), tmp_path / "half.onnx")
+@KINDS
+def test_a_narrow_network_is_loaded_in_float32(kind: int, tmp_path: Path) -> None:
+    onnx.save(network(kind), tmp_path / "half.onnx")
     loaded = graphsr.load(tmp_path / "half.onnx")
-    assert "computed in float32" in loaded.inferred["float16"]
+    assert "computed in float32" in loaded.inferred[onnx.TensorProto.DataType.Name(kind).lower()]
     assert {t.dtype for t in (*loaded.inputs.values(), *loaded.outputs.values())} == {"float32"}
     weights = [node.value for node in loaded.graph.nodes() if node.is_const]
-    np.testing.assert_array_equal(weights[0], weight(4, 3, 3, 3).astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(weights[0], narrow(weight(4, 3, 3, 3), kind).astype(np.float32))
 
 
-def test_the_interface_of_onnx_takes_and_gives_float16() -> None:
-    x = weight(1, 3, 4, 5).astype(np.float16)
-    prepared = prepare(half_network(), backend="reference")
+@KINDS
+def test_the_interface_of_onnx_takes_and_gives_what_is_declared(kind: int) -> None:
+    x = narrow(weight(1, 3, 4, 5), kind)
+    prepared = prepare(network(kind), backend="reference")
     (y,) = prepared.run([x])
-    assert y.dtype == np.float16
-    assert "float16: held and computed in float32" in prepared.explain()
-    wide = ReferenceBackend().compile(build_graph(Source(half_network()), {}, {}))({"x": x.astype(np.float32)})["y"]
-    np.testing.assert_array_equal(y, wide.astype(np.float16))
+    assert y.dtype == x.dtype
+    assert f"{x.dtype.name}: held and computed in float32" in prepared.explain()
+    wide = ReferenceBackend().compile(build_graph(Source(network(kind)), {}, {}))({"x": x.astype(np.float32)})["y"]
+    np.testing.assert_array_equal(y, narrow(wide, kind))
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,15 +84,40 @@ def test_cast_like_rounds_where_the_type_is_known() -> None:
         build_graph(Source(computed), {}, {})
 
 
-def test_float16_is_found_wherever_it_is_declared() -> None:
+@KINDS
+def test_narrow_types_are_found_wherever_they_are_declared(kind: int) -> None:
     plain = model([node("Relu", "x", "y")], {"x": [3]}, weights={"w": weight(2)})
-    assert not holds_half(plain)
-    assert holds_half(model([node("Cast", "x", "y", to=HALF)], {"x": [3]}))
-    assert holds_half(model([node("Relu", "x", "y")], {"x": [3]}, kinds={"x": HALF}))
-    assert holds_half(half_network())
+    assert narrow_floats(plain) == set()
+    name = {onnx.TensorProto.DataType.Name(kind).lower()}
+    assert narrow_floats(model([node("Cast", "x", "y", to=kind)], {"x": [3]})) == name
+    assert narrow_floats(model([node("Cast", "x", "y", to=onnx.TensorProto.DataType.Name(kind))], {"x": [3]})) == name
+    assert narrow_floats(model([node("Relu", "x", "y")], {"x": [3]}, kinds={"x": kind})) == name
+    assert narrow_floats(network(kind)) == name
 
 
-def test_a_value_given_for_a_float16_input_is_widened() -> None:
-    made = model([node("Add", "x w", "y")], {"x": [3], "w": [3]}, kinds={"x": HALF, "w": HALF})
-    graph = build_graph(Source(made), {}, {"w": np.ones(3, np.float16)})
+@KINDS
+@settings(max_examples=30, deadline=None)
+@given(bits=hnp.arrays(np.uint16, 6), as_ints=st.booleans())
+def test_every_number_is_read(kind: int, bits: Array, as_ints: bool) -> None:
+    """From raw bytes and from a field, infinities and NaN among them."""
+    values = bits.view(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    tensor = onnx.numpy_helper.from_array(values, "w")
+    if as_ints:
+        tensor = onnx.TensorProto(name="w", data_type=kind, dims=bits.shape, int32_data=bits.tolist())
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(Source(model([], {})).array(tensor, "w"), values.astype(np.float32))
+
+
+def test_rounding_to_bfloat16_is_refused() -> None:
+    cast = model([node("Cast", "x", "y", "down", to=BRAIN)], {"x": [3]})
+    like = model([node("CastLike", "x w", "y", "down")], {"x": [3]}, weights={"w": narrow(weight(1), BRAIN)})
+    for made in (cast, like):
+        with pytest.raises(ModelError, match="down: rounding to bfloat16 is not supported"):
+            build_graph(Source(made), {}, {})
+
+
+@KINDS
+def test_a_value_given_for_a_narrow_input_is_widened(kind: int) -> None:
+    made = model([node("Add", "x w", "y")], {"x": [3], "w": [3]}, kinds={"x": kind, "w": kind})
+    graph = build_graph(Source(made), {}, {"w": narrow(np.ones(3, np.float32), kind)})
     assert graph.output_types()["y"].dtype == "float32"
