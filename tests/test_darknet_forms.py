@@ -30,14 +30,15 @@ from darknet_strategies import (
     grid_head,
     local,
     recurrent,
+    strided_shortcut,
     tree_region,
 )
 
 FORKS_DIFFER = ("neither fork", "equal groups", "cuts channels only")
 """Why a network that mixes the words of both forks is refused."""
-LOST = (anchor_head, tree_region, grid_head, local, recurrent, conv_recurrent)
+LOST = (anchor_head, tree_region, grid_head, local, recurrent, conv_recurrent, strided_shortcut)
 """What ONNX has no words for: heads become arithmetic, without their anchors. A state that begins with zeros is folded
-into constants."""
+into constants, and the pixels that a sum of unequal sizes leaves out are padded."""
 
 
 def through(form: str, model: graphsr.Model, folder: str) -> graphsr.Model:
