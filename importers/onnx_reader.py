@@ -40,7 +40,7 @@ DTYPES: dict[int, str] = {
 """The element types that graphs can hold, and what they are held in: float16 and bfloat16 are widened to float32, which
 has all their numbers. Arithmetic is not rounded to them in between, and does not overflow there; a Cast to float16
 rounds."""
-NARROW = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
+NARROW: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 """The types that are widened, by the names that NumPy and its extensions have for them."""
 
 FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_data"}
