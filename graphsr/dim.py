@@ -66,6 +66,9 @@ RESERVED = frozenset(("min", "max", "inf", "nan", "True", "False", "None"))
 REMEMBERED = 1024
 """Results of each operation that are remembered: the layers of a network do the same arithmetic on the same sizes."""
 
+MOST_TERMS = 256
+"""Of a quotient: a file may ask for any."""
+
 Monomial: TypeAlias = "tuple[Atom, ...]"  # a product of atoms, sorted by their text; () is the constant 1
 
 
@@ -203,17 +206,20 @@ def _product(a: Dim, b: Size) -> Size:
 def _quotient(size: Dim, divisor: Size) -> Size:
     """⌊size / divisor⌋"""
     if isinstance(divisor, Dim):
-        return _divide_by_monomial(size, divisor)
+        return _divide_exactly(size, divisor)
     if divisor <= 0:
         raise GraphError(f"size {size} divided by {divisor}: the divisor must be positive")
-    match size.terms:
-        case (((FloorDiv(numerator, inner),), 1),):  # ⌊⌊a/b⌋/c⌋ = ⌊a/(b·c)⌋
-            return numerator // (inner * divisor)
     # q·d + r: the terms that d divides leave the floor, the rest stays under it.
     whole = _collect((m, a // divisor) for m, a in size.terms)
     rest = _collect((m, a % divisor) for m, a in size.terms)
     if isinstance(rest, int):
         return whole + rest // divisor
+    # One floor instead of two, so that what is equal is written alike: ⌊(⌊a/b⌋ + r)/c⌋ = ⌊(a + r·b)/(b·c)⌋
+    match rest.terms:
+        case (((FloorDiv(numerator, inner),), 1),):
+            return whole + numerator // (inner * divisor)
+        case (((FloorDiv(numerator, inner),), 1), ((), r)):
+            return whole + (numerator + r * inner) // (inner * divisor)
     return whole + Dim((((FloorDiv(rest, divisor),), 1),))
 
 
@@ -232,23 +238,35 @@ def _collect(terms: Iterable[tuple[Monomial, int]]) -> Size:
     return Dim(tuple(sorted(kept, key=lambda term: (-len(term[0]), [str(atom) for atom in term[0]]))))
 
 
-def _divide_by_monomial(size: Dim, divisor: Dim) -> Size:
-    """Exact division, such as N·C·H·W // (H·W); anything else is refused."""
-    if len(divisor.terms) == 1:
-        (by, scale), *_ = divisor.terms
-        quotient: list[tuple[Monomial, int]] = []
-        for monomial, coefficient in size.terms:
-            rest = list(monomial)
-            for atom in by:
-                if atom not in rest:
-                    break
-                rest.remove(atom)
-            else:
-                if coefficient % scale == 0:
-                    quotient.append((tuple(rest), coefficient // scale))
-        if len(quotient) == len(size.terms):
-            return _collect(quotient)
-    raise GraphError(f"size {size} cannot be divided by {divisor} before the sizes are bound")
+def _divide_exactly(size: Dim, divisor: Dim) -> Size:
+    """A quotient that is a polynomial again, such as N·C·H·W // (H·W) or (H² + H·W) // (H + W); else it is refused.
+
+    Long division: the first term of what is left, by the first of the divisor, is a term of the quotient. Terms are in
+    a monomial order (by degree, then by atoms), so that the first one of a product is the product of the first ones.
+    """
+    (by, scale), *_ = divisor.terms
+    quotient: list[tuple[Monomial, int]] = []
+    left: Size = size
+    while isinstance(left, Dim) and len(quotient) < MOST_TERMS:
+        first, coefficient = left.terms[0]
+        rest = _without(first, by)
+        if rest is None or coefficient % scale:
+            break
+        quotient.append((rest, coefficient // scale))
+        left = left - Dim((quotient[-1],)) * divisor
+    if left != 0:
+        raise GraphError(f"size {size} cannot be divided by {divisor} before the sizes are bound")
+    return _collect(quotient)
+
+
+def _without(monomial: Monomial, factors: Monomial) -> Monomial | None:
+    """The monomial without these factors; None if it does not have them."""
+    rest = list(monomial)
+    for atom in factors:
+        if atom not in rest:
+            return None
+        rest.remove(atom)
+    return tuple(rest)
 
 
 def _substitute_atom(atom: Atom, sizes: Mapping[str, Size]) -> Size:

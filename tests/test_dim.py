@@ -90,6 +90,18 @@ def test_text_is_read_back_as_the_same_size(expression: Expression) -> None:
     assert graph.inputs[0].type == type_
 
 
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 6)), min_size=1, max_size=6), st.integers(0, 500))
+def test_strides_one_after_the_other_are_one_floor(steps: list[tuple[int, int]], size: int) -> None:
+    """Layer after layer n becomes ⌊(n + k)/s⌋: however it was come to, it is written in one way, and read back."""
+    n, known = Dim.symbol("H") + 0, size
+    for k, stride in steps:
+        n, known = (n + k) // stride, (known + k) // stride
+    assert substitute(n, {"H": size}) == known
+    assert str(n).count("//") <= 1
+    type_ = TensorType("float32", (n,))
+    assert parse_graph(f"%x = input() : {type_}\nreturn y=%x").inputs[0].type == type_
+
+
 @given(EXPRESSIONS, EXPRESSIONS)
 def test_equal_polynomials_are_equal_objects(a: Expression, b: Expression) -> None:
     x, y = a.evaluate(OPEN), b.evaluate(OPEN)
