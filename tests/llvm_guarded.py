@@ -20,12 +20,14 @@ from guard import guarded, is_intact
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from llvm_layers import CHANNELS, SIZES, Draw, layer_case
+from test_layers_nd import with_epilogue
 from test_llvm_conv import ALL as CONVOLUTIONS
 from test_llvm_detection import heads
 from test_llvm_matmul import products
 from test_llvm_normalise import normalisations
 from test_llvm_quantise import endings, pictures
 from test_llvm_recurrent import sequences
+from test_llvm_volumes import convolutions, transposed_convolutions
 
 from graphsr import ops
 from graphsr.backends.llvm import plan as plan_module
@@ -220,6 +222,7 @@ FAMILIES: dict[str, tuple[type[LlvmBackend], st.SearchStrategy[GraphCase]]] = {
     "heads": (AsWritten, heads()),
     "pictures": (AsWritten, st.one_of(pictures(), endings())),
     "layers": (AsWritten, layers()),
+    "volumes": (LlvmBackend, with_epilogue(st.one_of(convolutions(), transposed_convolutions()))),
     "wide layers": (LlvmBackend, wide_layers()),
     "networks": (LlvmBackend, networks()),
 }

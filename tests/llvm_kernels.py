@@ -118,6 +118,9 @@ def layers() -> Iterator[Case]:
     yield Case(ops.L2Norm((1,)), (x,))
     for axis in (1, 2):
         yield Case(ops.ArgMax(axis), (x,))
+    for channels in (1, 32):
+        volume, weight = np.ones((1, channels, 3, 3, 20), np.float32), np.ones((32, channels, 3, 3, 3), np.float32)
+        yield Case(ops.ConvNd((1,) * 3, (1,) * 6, (1,) * 3), (volume, weight))
     gates = np.ones((80, 20), np.float32)
     for samples in (8, 40):
         x, state, bias = np.ones((1, samples, 20), np.float32), np.ones((samples, 20), np.float32), gates[:, 0]

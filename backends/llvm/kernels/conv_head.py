@@ -99,6 +99,11 @@ class ConvHead(Kernel):
             _write(self, k, total, panel, x)
         _halo(self, k)
 
+    def row_under(self, k: Function, out_row: Value, ky: Index) -> tuple[Value, Value]:
+        """The input row under row ky of the window, and whether it is in the image."""
+        y = self.window.row(k, out_row, ky)
+        return y, (y >= 0) & (y < k["height"])
+
     def _stage(self, k: Function, n: Value, out_row: Value, stage: Value) -> None:
         """Copy the rows under the window, [Ci][Kh][pitch] floats, with zeros for what lies outside the image."""
         (kh, _), left = self.window.size, self.window.before[1]
@@ -106,8 +111,8 @@ class ConvHead(Kernel):
             target = stage + (c * kh + ky) * k["pitch"]
             with k.loop(k["pitch"], step=VECTOR_BYTES) as at:
                 k.store(k.vector(0.0), target + at, align=4)
-            y = self.window.row(k, out_row, ky)
-            with k.when((y >= 0) & (y < k["height"])):
+            y, inside = self.row_under(k, out_row, ky)
+            with k.when(inside):
                 source = k["x"] + ((n * self.ci + c) * k["height"] + y) * k["width"] * 4
                 with k.loop(k["width"], step=LANES) as x:
                     mask = k.first_lanes(k["width"] - x)

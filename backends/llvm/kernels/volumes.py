@@ -37,6 +37,7 @@ from .conv_direct import ConvDirect, cut, pack_blocked
 from .conv_transpose import Phase, as_conv, phases
 from .layout import zero_halo
 from .register_tile import direct_tile_of, register_tile_at
+from .volumes_head import lower_head
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -183,25 +184,47 @@ class Rows:
 
 
 def lower(plan: Planner, node: Node) -> None:
-    """Add a call for a convolution, one for each phase of a transposed one."""
+    """Choose the kernel of a convolution; its output stays in blocks for the next one."""
     conv = _convolution_of(plan, node)
     op, _ = layer_of(node)
     assert isinstance(op, ConvNd | ConvTransposeNd)
-    x, y = _rows(plan, node.inputs[0], op.groups), _rows_image(node, op.groups)
+    y = _rows_image(node, op.groups)
     plan.new_blocked(y)
-    axes, taps = range(len(op.stride)), conv.weight.shape[2:]
-    if isinstance(op, ConvNd):
-        kernel = _kernel(plan, conv, taps, op.stride, op.dilation, (1,) * len(axes))
-        whole = [Phase(0, node.type.dims[2 + a], list(range(taps[a])), op.padding[a]) for a in axes]
-        _call(plan, conv, kernel, x, y, whole, "direct " + "x".join(map(str, taps)))
+    if isinstance(op, ConvTransposeNd):
+        _lower_phases(plan, conv, op, y)
+    elif _is_head(plan, node, op):
+        lower_head(plan, conv, op, y, _residual(plan, conv))
     else:
-        apart = tuple(d // gcd(d, s) for d, s in zip(op.dilation, op.stride, strict=True))
-        for parts in product(*(_phases(op, a, node.type.dims[2 + a], taps[a]) for a in axes)):
-            some = tuple(len(phase.taps) for phase in parts)
-            kernel = _kernel(plan, conv, some, (1,) * len(axes), apart, op.stride)
-            label = "transposed {}, phase {}".format("x".join(map(str, taps)), ",".join(str(p.first) for p in parts))
-            _call(plan, conv, kernel, x, y, parts, label)
+        _lower_whole(plan, conv, op, y)
     plan.leave(node, Rows(y, op.groups), lambda: plan.view(node, y))
+
+
+def _lower_whole(plan: Planner, conv: VolumeConvolution, op: ConvNd, y: Node) -> None:
+    taps, out = conv.weight.shape[2:], conv.node.type.dims[2:]
+    kernel = _kernel(plan, conv, taps, op.stride, op.dilation, (1,) * len(taps))
+    whole = [Phase(0, size, list(range(taps[a])), op.padding[a]) for a, size in enumerate(out)]
+    x = _rows(plan, conv.node.inputs[0], op.groups)
+    _call(plan, conv, kernel, x, y, whole, "direct " + "x".join(map(str, taps)))
+
+
+def _lower_phases(plan: Planner, conv: VolumeConvolution, op: ConvTransposeNd, y: Node) -> None:
+    """A call for each phase of a transposed convolution."""
+    taps, out = conv.weight.shape[2:], conv.node.type.dims[2:]
+    apart = tuple(d // gcd(d, s) for d, s in zip(op.dilation, op.stride, strict=True))
+    x = _rows(plan, conv.node.inputs[0], op.groups)
+    for parts in product(*(_phases(op, a, size, taps[a]) for a, size in enumerate(out))):
+        some = tuple(len(phase.taps) for phase in parts)
+        kernel = _kernel(plan, conv, some, (1,) * len(taps), apart, op.stride)
+        label = "transposed {}, phase {}".format("x".join(map(str, taps)), ",".join(str(p.first) for p in parts))
+        _call(plan, conv, kernel, x, y, parts, label)
+
+
+def _is_head(plan: Planner, node: Node, op: ConvNd) -> bool:
+    """Whether the input has few channels, and no other convolution has put it in blocks."""
+    from ..plan import LEAST_BLOCKED
+
+    x = node.inputs[0]
+    return op.groups == 1 and x.type.dims[1] < LEAST_BLOCKED and not isinstance(plan.left(x), Rows)
 
 
 def _convolution_of(plan: Planner, node: Node) -> VolumeConvolution:
