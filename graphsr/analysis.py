@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -26,18 +27,20 @@ def macs(graph: Graph) -> Size:
     return total
 
 
-def macs_per_pixel(graph: Graph, size: int = 240) -> float | None:
-    """Multiply-accumulates for each pixel of the (only) image input, from a run at size x size; None where the
-    network has no such input or does not take this size."""
+def macs_per_pixel(graph: Graph, sizes: Sequence[int] = (240, 256)) -> float | None:
+    """Multiply-accumulates for each pixel of the (only) image input, from an image of the first of these sizes that the
+    network takes, the same for height and width; None where it has no such input or takes none of them."""
     if len(graph.inputs) != 1 or graph.inputs[0].type.rank != 4:
         return None
     (node,) = graph.inputs
-    shape = [n if isinstance(n, int) else fill for n, fill in zip(node.type.shape, (1, 3, size, size), strict=True)]
-    try:
-        total = macs(graph.bind({node.name: tuple(shape)}))
-    except GraphsrError:
-        return None
-    return None if isinstance(total, Dim) else total / (shape[0] * shape[2] * shape[3])
+    for size in sizes:
+        shape = [n if isinstance(n, int) else fill for n, fill in zip(node.type.shape, (1, 3, size, size), strict=True)]
+        try:
+            total = macs(graph.bind({node.name: tuple(shape)}))
+        except GraphsrError:
+            continue
+        return None if isinstance(total, Dim) else total / (shape[0] * shape[2] * shape[3])
+    return None
 
 
 def padded_bytes(node: Node) -> int:
@@ -69,22 +72,24 @@ def _slides(node: Node) -> Any:
 
 
 def receptive_field(graph: Graph) -> tuple[int, int] | None:
-    """Height and width of the input window that one output pixel sees; None when it sees the whole image.
+    """Height and width of the input window that one output pixel sees, of the output that sees most; None when it sees
+    the whole image.
 
     Exact interval arithmetic backwards through `Op.needs`, for every phase of the upscaling.
     """
     sides = []
     for axis in (2, 3):
-        phases = [_window(graph, position, axis) for position in range(FAR, FAR + 16)]
+        outputs = dict.fromkeys(graph.outputs.values())
+        phases = [_window(graph, y, position, axis) for y in outputs for position in range(FAR, FAR + 16)]
         if any(phase is None for phase in phases):
             return None
         sides.append(max(high - low + 1 for low, high in filter(None, phases)))
     return sides[0], sides[1]
 
 
-def _window(graph: Graph, position: int, axis: int) -> tuple[int, int] | None:
-    """First and last input pixel that the output pixel at `position` reads, None for all of them."""
-    wanted: dict[Node, tuple[int, int]] = dict.fromkeys(graph.outputs.values(), (position, position))
+def _window(graph: Graph, output: Node, position: int, axis: int) -> tuple[int, int] | None:
+    """First and last input pixel that the output's pixel at `position` reads, None for all of them."""
+    wanted = {output: (position, position)}
     seen: list[tuple[int, int]] = []
     for node in reversed(list(graph.nodes())):
         if node not in wanted or node.is_const:

@@ -10,7 +10,7 @@ from graphsr.backend import get_backend
 from graphsr.dim import Dim
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.models import edsr, espcn, srresnet, wdsr_a, wdsr_b
-from graphsr.ops import Conv2d, DepthToSpace, GlobalAvgPool
+from graphsr.ops import Concat, Conv2d, DepthToSpace, GlobalAvgPool, Resize
 
 SMALL = {
     "edsr": lambda: edsr(scale=2, blocks=1, features=4),
@@ -51,3 +51,19 @@ def test_macs_of_a_convolution() -> None:
 def test_global_layers_see_everything() -> None:
     x = Node.input("x", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
     assert receptive_field(Graph((x,), {"y": Node(GlobalAvgPool(), (x,))})) is None
+
+
+def test_outputs_of_several_sizes() -> None:
+    """Each output sees its own window; what they see together is not what one pixel sees."""
+    x = Node.input("x", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
+    weight = Node.const(np.ones((3, 3, 3, 3), np.float32))
+    one = Node(Conv2d((2, 2), (1, 1, 1, 1)), (x, weight))
+    two = Node(Conv2d((2, 2), (1, 1, 1, 1)), (one, weight))
+    assert receptive_field(Graph((x,), {"one": one, "two": two})) == (7, 7)
+
+
+def test_a_network_that_takes_some_sizes_only() -> None:
+    x = Node.input("x", TensorType("float32", (1, 3, Dim.symbol("H"), Dim.symbol("W"))))
+    small = Node(Conv2d((32, 32)), (x, Node.const(np.ones((3, 3, 1, 1), np.float32))))
+    y = Node(Concat(1), (Node(Resize((32.0, 32.0)), (small,)), x))
+    assert macs_per_pixel(Graph((x,), {"y": y})) == 9 / 32**2
