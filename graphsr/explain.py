@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Step:
     nbytes: int
     """Of the result."""
     note: str = ""
+    """Steps of a layer are numbered, "step 3", where it goes step by step: tables show equal ones as one line."""
     weight_bytes: int = 0
     """Of the constants in the form that the kernel reads."""
     traffic: int = 0
@@ -41,7 +43,7 @@ class Profile:
     def __str__(self) -> str:
         header = ("node", "op", "kernel", "ms", "%", "GFLOP/s", "% of peak", "GB/s", "% of copy", "note")
         rows = [header]
-        for step, ms in zip(self.steps, self.milliseconds, strict=True):
+        for step, ms in repeated_as_one(self.steps, self.milliseconds):
             seconds = max(ms, 1e-6) / 1e3
             flops, moved = 2 * step.macs / seconds, step.traffic / seconds
             rate = (f"{flops / 1e9:.0f}", f"{100 * flops / self.flops:.0f}") if step.macs else ("", "")
@@ -59,12 +61,32 @@ class Profile:
 
 
 def steps_table(steps: Sequence[Step]) -> str:
-    """One line per step, without times."""
+    """One line per step, or for all equal ones of a layer that goes step by step, without times."""
     rows = [("node", "op", "kernel", "MMAC", "KB", "weights KB", "note")]
-    for s in steps:
+    for s, _ in repeated_as_one(steps, [0.0] * len(steps)):
         weights = f"{s.weight_bytes / 1e3:.0f}" if s.weight_bytes else ""
         rows.append((s.node, s.op, s.kernel, f"{s.macs / 1e6:.1f}", f"{s.nbytes / 1e3:.0f}", weights, s.note))
     return aligned(rows)
+
+
+def repeated_as_one(steps: Sequence[Step], milliseconds: Sequence[float]) -> list[tuple[Step, float]]:
+    """The steps and their times, where numbered ones that are equal otherwise are one with their totals. All of them
+    read the same constants."""
+    lines: dict[tuple[int, Step], list[tuple[Step, float]]] = {}
+    layer = 0  # a layer begins with what is not numbered
+    for step, ms in zip(steps, milliseconds, strict=True):
+        is_numbered = re.fullmatch(r"step \d+", step.note) is not None
+        layer += not is_numbered
+        key = layer, replace(step, note="") if is_numbered else step
+        lines.setdefault(key, []).append((step, ms))
+    return [line[0] if len(line) == 1 else _total(line) for line in lines.values()]
+
+
+def _total(line: Sequence[tuple[Step, float]]) -> tuple[Step, float]:
+    step, count = line[0][0], len(line)
+    macs, nbytes, traffic = step.macs * count, step.nbytes * count, step.traffic * count
+    total = replace(step, macs=macs, nbytes=nbytes, traffic=traffic, note=f"x {count} steps")
+    return total, sum(ms for _, ms in line)
 
 
 def count_of(number: int, thing: str) -> str:

@@ -79,7 +79,8 @@ def test_both_outputs_of_an_lstm_are_one_scan() -> None:
     hidden = Node(Lstm(), (x, *constants), "hidden")
     cell = Node(replace(Lstm(), output="cell"), (x, *constants), "cell")
     run = BACKEND.compile(Graph((x,), {"h": hidden, "c": cell}))
-    assert run.explain({"x": (5, 3, 7)}).count("recurrent step") == 5
+    steps = run.bind({"x": (5, 3, 7)}).steps()
+    assert sum(step.kernel == "recurrent step" for step in steps) == 5
     array: Array = rng.standard_normal((5, 3, 7)).astype(np.float32)
     got = run({"x": array})
     for name, output in (("h", "hidden"), ("c", "cell")):

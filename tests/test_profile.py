@@ -11,6 +11,7 @@ import graphsr
 from graphsr.backend import get_backend
 from graphsr.cli import main
 from graphsr.errors import BackendError
+from graphsr.explain import Step, repeated_as_one, steps_table
 from graphsr.models import edsr
 
 
@@ -26,6 +27,21 @@ def test_a_profile_accounts_for_every_step_beside_the_peaks() -> None:
     assert profile.bandwidth > 1e8
     assert all(step.traffic >= step.nbytes for step in steps)
     assert "% of peak" in str(profile)
+
+
+def test_equal_steps_of_a_layer_are_one_line() -> None:
+    """With their totals; layers that follow each other are told apart, whatever their names."""
+
+    def layer(*steps: int) -> list[Step]:
+        product = Step("rnn", "dense", "product", macs=64, nbytes=8)
+        return [product, *(Step("rnn", "dense", "step", 3, 4, f"step {i}", 1, 5) for i in steps)]
+
+    steps = (*layer(1, 2, 3), *layer(1, 2), *layer(1))
+    table = steps_table(steps).splitlines()[1:]
+    assert [line.split("  ")[-1].strip() for line in table if "  step" in line] == ["x 3 steps", "x 2 steps", "step 1"]
+    merged = repeated_as_one(steps, [1.0] * len(steps))
+    assert [ms for _, ms in merged] == [1, 3, 1, 2, 1, 1]
+    assert merged[1][0] == Step("rnn", "dense", "step", 9, 12, "x 3 steps", 1, 15)
 
 
 def test_a_profiled_run_gives_the_same_bits() -> None:
