@@ -52,6 +52,11 @@ the values that the network is built for. Sequences, optional values, strings an
   not rounded in between: it is closer to the exact result, and does not overflow at 65,504. The interface of these
   tests takes and gives the types that a model declares. A CastLike to a value that was computed is refused in such a
   model, as whether to round is not known.
+- **Sizes** may stay open as long as shapes follow from them by sums, products and quotients. SwinIR's do not: it
+  mirrors an image up to whole windows, and its masks compare sizes. Such a network is refused with the list of what
+  needs a size, until it is given: `graphsr.load("swinir.onnx", shapes={{"x": (1, 3, 64, 64)}})` is the network for
+  images of 64x64. Load it again for another size, or cut images into tiles of one size.
+  `graphsr.importers.onnx_backend.prepare(model)` builds a network for each size that it meets, and keeps eight.
 - **RNN, LSTM, GRU** are one op for each direction and, for LSTM, state, whose number of steps may be open. `clip`,
   peepholes, `input_forget` and activations that these ops do not have are written out step by step: their number must
   be known, and at most 1000. `clip` does not bound the argument of an LSTM's last activation, as in onnxruntime.

@@ -133,3 +133,13 @@ def test_comparison_is_refused() -> None:
 def test_symbols_are_words(name: str) -> None:
     with pytest.raises(GraphError, match="not a name"):
         Dim.symbol(name)
+
+
+def test_sums_are_divided_by_sums() -> None:
+    """Windows of a padded image are counted so: N·windows·60 // windows."""
+    n, h, w = (Dim.symbol(name) for name in "NHW")
+    padded = (h + -h % 8) * (w + -w % 8)
+    assert n * padded * 60 // padded == 60 * n
+    assert (h * h + h * w) // (h + w) == h
+    with pytest.raises(GraphError, match="cannot be divided"):
+        _ = (h * h + 1) // (h + w)
