@@ -41,6 +41,11 @@ class Kernel(ABC):
         """Bytes of working memory that each thread needs, 64-byte aligned."""
         return 0
 
+    def check(self, arguments: Mapping[str, Argument]) -> None:
+        """Raise what `forward` would have raised, when a call with these arguments has run: its code cannot. It keeps
+        to its memory whatever its inputs are, and says what it has seen in an array among the arguments."""
+        return
+
     def for_any_width(self, target: Target) -> set[Kernel]:
         """The kernels that compute the same layer in images of other widths."""
         return {self}

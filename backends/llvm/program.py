@@ -69,6 +69,8 @@ class LlvmProgram:
                 start = time.perf_counter()
                 if isinstance(part, Segment):
                     part.run(self.threads, places.address, places.scratch, clocks.get(part))
+                    for call in part.checked:
+                        call.kernel.check(call.arguments)
                 else:
                     places.array(part.output)[...] = part.node.op.forward(*map(places.array, part.inputs))
                 if clocks:

@@ -11,7 +11,7 @@ import numpy as np
 from graphsr.op import Array
 
 from .driver import HEADER, STEP, counters
-from .kernel import Call
+from .kernel import Call, Kernel
 from .library import Library
 from .loops import FLOAT
 from .memory import LINE, pages
@@ -34,6 +34,8 @@ class Segment:
     """The slots of all calls, one call after the other."""
     moving: tuple[tuple[int, Buffer], ...]
     """Which slots hold addresses that differ from run to run."""
+    checked: tuple[Call, ...]
+    """The calls whose inputs may turn out to be wrong."""
 
     def run(self, threads: int, address: Callable[[Buffer], int], scratch: int, times: Array | None = None) -> None:
         """Let the team do all calls. `times` [calls + 1, threads] takes the clock of each thread, at first and when it
@@ -69,7 +71,8 @@ def segment(calls: Sequence[Call], library: Library, scratch_bytes: int, threads
     header = np.zeros((), HEADER)
     header["steps"], header["table"] = len(calls), table.ctypes.data
     header["counters"], header["scratch_bytes"] = count.ctypes.data, scratch_bytes
-    return Segment(tuple(calls), library.entry, header, table, count, filled, tuple(moving))
+    checked = tuple(call for call in calls if type(call.kernel).check is not Kernel.check)
+    return Segment(tuple(calls), library.entry, header, table, count, filled, tuple(moving), checked)
 
 
 def run_once(call: Call, library: Library, threads: int) -> None:

@@ -44,6 +44,7 @@ LOWER: dict[str, str] = {
     **dict.fromkeys(("triangle", "one_hot", "hardmax"), "positions"),
     **dict.fromkeys(("reshape", "transpose", "concat", "split", "slice", "pad", "pad_nd"), "shape"),
     **dict.fromkeys(("tile", "roll", "gather"), "repeat"),
+    **dict.fromkeys(("gather_elements", "gather_nd", "scatter_elements", "scatter_nd"), "index"),
     **dict.fromkeys(("simple_rnn", "rnn", "lstm", "gru"), "recurrent"),
     **dict.fromkeys(("yolo_head", "gaussian_yolo_head", "region_head", "grid_head"), "detection"),
     "conv_transpose2d": "conv_transpose",

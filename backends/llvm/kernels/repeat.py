@@ -1,7 +1,7 @@
 """tile, roll and gather: elements that are read several times, in another order, or by a table.
 
 What steps evenly through the source is a `Move`: a copy is an axis along which the source stands still, a roll is two
-pieces per axis. For other indices, which must be constant:
+pieces per axis. For other indices, in a table that is constant or made of them by the network (see index.py):
 
 for (outer position, index) of the unit: copy the run of x[outer, index]
 [runs of one element: for outer position of the unit: for index: one element]
@@ -23,12 +23,14 @@ from graphsr.ops import Gather, Roll, Tile
 
 from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I64, PTR, Function, Value
+from . import index
 from .move import Axis, contiguous, move, move_or_view, words
 from .row import bands_of, load_row, over_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
+    from ..tensor import Buffer
 
 
 @dataclass(frozen=True)
@@ -108,17 +110,18 @@ def _pieces(axis: Axis, shift: int) -> list[tuple[Axis, int, int]]:
 
 
 def _gather(plan: Planner, node: Node, axis: int) -> None:
-    from ..plan import NoKernel
-
     source, given = node.inputs
-    shape = words(source.type)
     if not given.is_const:
-        raise NoKernel("indices are not constant")
+        dims = source.type.dims
+        places = index.places(plan, node, [(dims[axis], 1)], [])
+        index.take(plan, node, places, prod(dims[:axis]), dims[axis], prod(dims[axis + 1 :]))
+        return
+    shape = words(source.type)
     table = _table(given.value, shape[axis])
     outer, run = shape[:axis], shape[axis + 1 :]
     steps = set(np.diff(table).tolist())
     if len(steps) > 1:
-        _take(plan, node, table, prod(outer), shape[axis], prod(run))
+        take_runs(plan, node, table, len(table), prod(outer), shape[axis], prod(run))
         return
     step = steps.pop() if steps else 0
     x_steps, y_steps = contiguous(shape), contiguous((*outer, len(table), *run))
@@ -137,10 +140,11 @@ def _table(indices: Array, size: int) -> Array:
     return np.where(indices < 0, indices + size, indices).astype(np.int64).ravel()
 
 
-def _take(plan: Planner, node: Node, table: Array, outer: int, size: int, run: int) -> None:
+def take_runs(plan: Planner, node: Node, table: Array | Buffer, indices: int, outer: int, size: int, run: int) -> None:
+    """y[outer, j, :] = x[outer, table[j], :] of x[outer, size, run], in words of 4 bytes."""
     single = run == 1
-    count, nbytes = (outer, 4 * len(table)) if single else (outer * len(table), 4 * run)
+    count, nbytes = (outer, 4 * indices) if single else (outer * indices, 4 * run)
     units, each = bands_of(count, nbytes)
     arguments: dict[str, Argument] = {"x": plan.planar(node.inputs[0]), "y": plan.new_planar(node), "table": table}
-    arguments |= {"outer": outer, "size": size, "indices": len(table), "run": run, "each": each}
+    arguments |= {"outer": outer, "size": size, "indices": indices, "run": run, "each": each}
     plan.call(node, TakeRuns(single), arguments, units, label="move by a table")
