@@ -66,8 +66,8 @@ RESERVED = frozenset(("min", "max", "inf", "nan", "True", "False", "None"))
 REMEMBERED = 1024
 """Results of each operation that are remembered: the layers of a network do the same arithmetic on the same sizes."""
 
-MOST_TERMS = 256
-"""Of a quotient: a file may ask for any."""
+MOST_TERMS = 32
+"""Of a quotient, and of what is divided by it the square: a file may ask for any, and longer ones take seconds."""
 
 Monomial: TypeAlias = "tuple[Atom, ...]"  # a product of atoms, sorted by their text; () is the constant 1
 
@@ -247,7 +247,8 @@ def _divide_exactly(size: Dim, divisor: Dim) -> Size:
     (by, scale), *_ = divisor.terms
     quotient: list[tuple[Monomial, int]] = []
     left: Size = size
-    while isinstance(left, Dim) and len(quotient) < MOST_TERMS:
+    most = MOST_TERMS if len(size.terms) <= MOST_TERMS**2 else 0
+    while isinstance(left, Dim) and len(quotient) < most:
         first, coefficient = left.terms[0]
         rest = _without(first, by)
         if rest is None or coefficient % scale:
@@ -255,8 +256,13 @@ def _divide_exactly(size: Dim, divisor: Dim) -> Size:
         quotient.append((rest, coefficient // scale))
         left = left - Dim((quotient[-1],)) * divisor
     if left != 0:
-        raise GraphError(f"size {size} cannot be divided by {divisor} before the sizes are bound")
+        raise GraphError(f"size {_short(size)} cannot be divided by {_short(divisor)} before the sizes are bound")
     return _collect(quotient)
+
+
+def _short(size: Size) -> str:
+    text = str(size)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _without(monomial: Monomial, factors: Monomial) -> Monomial | None:
