@@ -76,9 +76,16 @@ def test_kernels_assemble_and_call_nothing(name: str) -> None:
 RUN = """
 import sys
 import numpy as np
+from graphsr import ops
+from graphsr.ir import Graph, Node, TensorType
 from graphsr.models import edsr, wdsr_a
 from graphsr.backends.llvm.backend import LlvmBackend
 results = {}
+x = Node.input("x", TensorType("float32", (97,)))
+functions = [ops.Exp(), ops.Log(), ops.Tanh(), ops.Logistic(), ops.Erf(), ops.Gelu(), ops.Sin(), ops.Cos(), ops.Mish()]
+y = {op.name: Node(op, (x,)) for op in functions} | {"pow": Node(ops.Pow(), (x, x))}
+run = LlvmBackend().compile(Graph((x,), y), threads=1)
+results.update(run({"x": np.geomspace(0.01, 8, 97, dtype=np.float32)}))
 for name, model in (("edsr", edsr(scale=2, blocks=2, features=32)), ("wdsr", wdsr_a(scale=2, blocks=2))):
     run = LlvmBackend().compile(model.graph, threads=2)
     x = np.random.default_rng(0).random((1, 3, 17, 23), np.float32) * 255
@@ -88,7 +95,7 @@ np.savez(sys.argv[1], **results)
 
 
 def run_on(folder: Path, level: str, *emulator: str) -> dict[str, Array]:
-    """The outputs of two small networks, computed by a process with this GRAPHSR_TARGET."""
+    """The outputs of two small networks, and elementary functions, computed by a process with this GRAPHSR_TARGET."""
     result = folder / f"{level or 'host'}.npz"
     environment = {**os.environ, "GRAPHSR_TARGET": level, "GRAPHSR_CACHE": "0"}
     subprocess.run([*emulator, sys.executable, "-c", RUN, str(result)], env=environment, check=True, timeout=250)
