@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from graphsr.ir import Node
 from graphsr.op import Op
-from graphsr.ops import Conv2d, ConvNd, ConvTranspose2d, ConvTransposeNd, Fused
-
-CONVOLUTIONS = (Conv2d, ConvTranspose2d, ConvNd, ConvTransposeNd)
+from graphsr.ops import Fused
+from graphsr.ops.conv_nd import CONVOLUTIONS
 
 
 @dataclass(frozen=True)

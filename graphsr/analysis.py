@@ -15,6 +15,8 @@ from graphsr.ops import ConvTranspose2d, ConvTransposeNd, Fused
 
 MOST_POSITIONS = 1 << 22
 """Of a window: more than any network has, and so many that going through them takes seconds."""
+MOST_FOLDED_POSITIONS = 1 << 12
+"""Of a window under which a constant is computed ahead: `forward` goes through them one by one."""
 FAR = 10_000
 """An output position so far inside that padding plays no part."""
 

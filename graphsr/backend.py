@@ -171,11 +171,12 @@ class Executable:
 
     def _key(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
         """The sizes of all inputs. Raises `ShapeError` for what are none."""
-        sizes = [shapes.get(name, ()) for name in self.inputs] if isinstance(shapes, Mapping) else [None]
-        if not all(isinstance(shape, Sequence) and all(map(_is_size, shape)) for shape in sizes):
-            example = dict.fromkeys(self.inputs, (1, 3, 64, 64))
-            raise ShapeError(f"shapes are tuples of integers by input name, such as {example}, got {shapes!r}")
-        return tuple(tuple(map(index, shape)) for shape in sizes if shape is not None)
+        if isinstance(shapes, Mapping):
+            sizes = [shapes.get(name, ()) for name in self.inputs]
+            if all(isinstance(shape, Sequence) and all(map(_is_size, shape)) for shape in sizes):
+                return tuple(tuple(map(index, shape)) for shape in sizes)
+        example = dict.fromkeys(self.inputs, (1, 3, 64, 64))
+        raise ShapeError(f"shapes are tuples of integers by input name, such as {example}, got {shapes!r}")
 
     def explain(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
         """A table of what runs for each node at these input shapes (default: those of the last call)."""

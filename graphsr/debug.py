@@ -20,10 +20,8 @@ def dumps() -> bool:
 
 
 def dump(name: str, text: str) -> None:
-    """Write a file into the folder that GRAPHSR_DUMP names, if it names one. Raises `GraphsrError` where it cannot."""
-    folder = os.environ.get("GRAPHSR_DUMP")
-    if not folder:
-        return
+    """Write a file into the folder that GRAPHSR_DUMP names: see `dumps`. Raises `GraphsrError` where it cannot."""
+    folder = os.environ["GRAPHSR_DUMP"]
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, name).write_text(text, encoding="utf-8")

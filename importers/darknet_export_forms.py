@@ -17,7 +17,6 @@ from graphsr.ops import (
     Activation,
     Add,
     Clip,
-    Dense,
     Div,
     Elu,
     Floor,
@@ -27,7 +26,6 @@ from graphsr.ops import (
     Leaky,
     Less,
     Logistic,
-    MatMul,
     Mul,
     PRelu,
     Relie,
@@ -41,6 +39,7 @@ from graphsr.ops import (
     Transpose,
     Where,
 )
+from graphsr.passes import fuse_dense
 
 from .darknet_activations import COMPOSED, PLAIN
 from .darknet_export_composed import Rebuilt
@@ -136,23 +135,15 @@ def with_words(graph: Graph) -> Graph:
 
 def with_layers(graph: Graph) -> Graph:
     """Products with constants as connected layers, and transposes that move only axes of size 1 as reshapes."""
-    uses = graph.uses()
 
     def rule(old: Node, node: Node) -> Node:
-        match node:
-            case Node(op=MatMul(), inputs=(x, w)) if w.is_const and w.type.rank == 2 and x.type.rank > 1:
-                return Node(Dense(), (x, Node.const(np.ascontiguousarray(w.value.T))), node.name, node.origin)
-            case Node(op=Add(), inputs=(a, b)):
-                for y, c, was in ((a, b, old.inputs[0]), (b, a, old.inputs[1])):
-                    plain = isinstance(y.op, Dense) and len(y.inputs) == 2 and uses[was] == 1
-                    if plain and c.is_const and c.type.shape == y.type.shape[-1:]:
-                        return Node(Dense(), (*y.inputs, c), node.name, node.origin)
-            case Node(op=Transpose(axes), inputs=(x,)):
-                moved = [axis % x.type.rank for axis in axes if x.type.shape[axis] != 1]
-                return Node(Reshape(node.type.shape), (x,), node.name, node.origin) if moved == sorted(moved) else node
-        return node
+        if not isinstance(node.op, Transpose):
+            return node
+        (x,) = node.inputs
+        moved = [axis % x.type.rank for axis in node.op.axes if x.type.shape[axis] != 1]
+        return Node(Reshape(node.type.shape), (x,), node.name, node.origin) if moved == sorted(moved) else node
 
-    return graph.map(rule)
+    return fuse_dense(graph).map(rule)
 
 
 def _equal(a: Op, b: Op) -> bool:

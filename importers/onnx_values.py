@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphsr.analysis import MOST_POSITIONS, padded_bytes, window_positions
+from graphsr.analysis import MOST_FOLDED_POSITIONS, MOST_POSITIONS, padded_bytes, window_positions
 from graphsr.dim import Dim, Size
 from graphsr.errors import GraphError, ModelError
 from graphsr.ir import Const, Input, Node
@@ -43,8 +43,6 @@ LARGE = 64 << 20
 BUDGET = 256 << 20
 """Bytes that all computed constants may take together."""
 MOST_MACS = 1 << 26
-MOST_FOLDED_POSITIONS = 1 << 12
-"""Of a window: `forward` goes through them one by one."""
 MOST_SIZES = 4096
 """Elements up to which integers are followed through shape code."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from graphsr.dim import Size, product
 from graphsr.ir import TensorType
 from graphsr.op import Array, Op, expect, expect_float, expect_positive, expect_rank, expect_size, op, same_dtype
+from graphsr.ops.conv import Conv2d, ConvTranspose2d
 
 Sizes = tuple[int, ...]
 
@@ -220,3 +221,7 @@ def _paired(sizes: tuple[Size, ...], kernel: list[int]) -> list[tuple[int, tuple
 
 def _type(x: Array) -> TensorType:
     return TensorType(x.dtype.name, x.shape)
+
+
+CONVOLUTIONS = (Conv2d, ConvTranspose2d, ConvNd, ConvTransposeNd)
+"""Of images, and of any number of axes."""

@@ -263,9 +263,13 @@ def _depth(indices: TensorType) -> int:
 def _inside(indices: Array, size: int) -> Array:
     """The indices, if all of them are positions of an axis of this size."""
     if indices.size:
-        low, high = int(indices.min()), int(indices.max())
-        expect(-size <= low and high < size, f"indices {low} … {high} leave an axis of {size} elements")
+        expect_inside(int(indices.min()), int(indices.max()), size)
     return indices
+
+
+def expect_inside(low: int, high: int, size: int) -> None:
+    """Raise `GraphError` unless indices from `low` to `high` are positions of an axis of this size."""
+    expect(-size <= low and high < size, f"indices {low} … {high} leave an axis of {size} elements")
 
 
 def _along(x: Array, indices: Array, axis: int) -> Places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from graphsr.analysis import padded_bytes, window_positions
+from graphsr.analysis import MOST_FOLDED_POSITIONS, padded_bytes, window_positions
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.passes.rewrite import rewrite
 
@@ -13,8 +13,6 @@ LIMIT = 64 * 2**20
 GROWTH = 256 * 2**20
 """Bytes that all results together may take beyond what they are computed from: a small file can ask for much."""
 MOST_MACS = 2**30
-MOST_POSITIONS = 2**12
-"""Of a window: `forward` goes through them one by one."""
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -47,11 +45,12 @@ def _may_fold(node: Node, growth: int) -> bool:
         return False
     if not all(child.is_const for child in node.inputs):
         return False
-    if node.type.nbytes - _read(node) > growth or node.type.nbytes > max(LIMIT, _read(node)):
+    read = _read(node)
+    if node.type.nbytes - read > growth or node.type.nbytes > max(LIMIT, read):
         return False
     macs = node.op.macs(tuple(child.type for child in node.inputs), node.type)
-    is_little = isinstance(macs, int) and macs <= MOST_MACS and window_positions(node) <= MOST_POSITIONS
-    return is_little and padded_bytes(node) <= max(LIMIT, _read(node))
+    is_little = isinstance(macs, int) and macs <= MOST_MACS and window_positions(node) <= MOST_FOLDED_POSITIONS
+    return is_little and padded_bytes(node) <= max(LIMIT, read)
 
 
 def _read(node: Node) -> int:

@@ -28,11 +28,12 @@ from graphsr.ops import (
     Shortcut,
     Sub,
 )
+from graphsr.ops.conv_nd import CONVOLUTIONS
 from graphsr.passes.rewrite import merge
 
 Uses: TypeAlias = Mapping[Node, int]
 
-LAYERS = (Conv2d, ConvTranspose2d, ConvNd, ConvTransposeNd, Dense)
+LAYERS = (*CONVOLUTIONS, Dense)
 """Ops with weights, which take up what follows them."""
 
 MAX_DEPTH = 6

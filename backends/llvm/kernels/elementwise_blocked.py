@@ -16,10 +16,10 @@ import numpy as np
 from graphsr.op import Array
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Index, Value
+from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .elementwise_ops import Step, evaluate
-from .layout import zero_halo
+from .layout import lane_masks, without_padding, zero_halo
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -70,7 +70,7 @@ class InBlocks(Kernel):
             inputs = [repeated[i] if i in repeated else k.load(rows[i] + at) for i in range(len(self.inputs))]
             y = evaluate(k, self.steps, inputs)
             if lanes is not None:
-                y = k.bitcast(k.bitcast(y, IVECTOR) & lanes, VECTOR)
+                y = without_padding(k, y, lanes)
             k.store(y, out + at)
 
     def _repeated(self, k: Function, i: int, block: Value, piece: Index) -> Value:
@@ -131,7 +131,7 @@ def lower_blocked(plan: Planner, chain: Chain) -> None:
             arguments[f"x{i}_images"] = int(node.type.dims[0] > 1)
     partial = channels % LANES != 0
     if partial:
-        arguments["lanes"] = _padded(np.full(channels, -1, np.int32), blocks)
+        arguments["lanes"] = lane_masks(channels)
     arguments |= plan.new_blocked(chain.root).arguments("y")
     kernel = InBlocks(chain.numbered, tuple(kinds), partial)
     first, *others = chain.nodes

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from graphsr.op import Op
 
-from ..loops import FLOAT, IVECTOR, PTR, VECTOR, VECTOR_BYTES, Function, Index, Value
+from ..loops import FLOAT, IVECTOR, PTR, VECTOR_BYTES, Function, Index, Value
 from .activation import emit_activation
+from .layout import without_padding
 
 
 @dataclass(frozen=True)
@@ -83,5 +84,5 @@ class Channels:
         if self.epilogue.activation is not None:
             y = emit_activation(k, self.epilogue.activation, y)
         if self.lanes is not None:
-            y = k.bitcast(k.bitcast(y, IVECTOR) & self.lanes, VECTOR)
+            y = without_padding(k, y, self.lanes)
         return y

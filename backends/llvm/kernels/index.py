@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphsr.ir import Node, TensorType
-from graphsr.op import expect
 from graphsr.ops import GatherElements, GatherND, ScatterElements, ScatterND
+from graphsr.ops.index import expect_inside
 
 from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I32, I64, PTR, Function, Value
 from ..tensor import Buffer
-from .move import words
+from .move import contiguous, words
 from .row import bands_of, even_parts, load_row, over_row, store_row
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ class Places(Kernel):
         seen = arguments["seen"]
         assert isinstance(seen, np.ndarray)
         for d in range(self.depth):
-            low, high, size = int(seen[:, d, 0].min()), int(seen[:, d, 1].max()), arguments[f"size{d}"]
+            size = arguments[f"size{d}"]
             assert isinstance(size, int)
-            expect(-size <= low and high < size, f"indices {low} … {high} leave an axis of {size} elements")
+            expect_inside(int(seen[:, d, 0].min()), int(seen[:, d, 1].max()), size)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def lower(plan: Planner, node: Node) -> None:
 def _elements(plan: Planner, node: Node, axis: int) -> Buffer:
     """The places of elements, where all axes but one run along."""
     x, indices = (child.type.dims for child in node.inputs[:2])
-    steps = _steps(x)
+    steps = contiguous(x, 1)
     along = [(size, 0 if a == axis else step) for a, (size, step) in enumerate(zip(indices, steps, strict=True))]
     return places(plan, node, [(x[axis], steps[axis])], along)
 
@@ -179,14 +179,9 @@ def _rows(plan: Planner, node: Node, shared: int) -> Buffer:
     """The places of runs that rows of indices name, behind the first axes, which run along."""
     x, indices = (child.type.dims for child in node.inputs[:2])
     last = shared + indices[-1]
-    steps = _steps(x[:last])
+    steps = contiguous(x[:last], 1)
     along = [*zip(indices[:shared], steps[:shared], strict=True), *((size, 0) for size in indices[shared:-1])]
     return places(plan, node, list(zip(x[shared:last], steps[shared:], strict=True)), along)
-
-
-def _steps(shape: Sequence[int]) -> list[int]:
-    """Between neighbours along each axis of an array of this shape."""
-    return [prod(shape[a + 1 :]) for a in range(len(shape))]
 
 
 def places(plan: Planner, node: Node, indexed: Sequence[tuple[int, int]], along: Sequence[tuple[int, int]]) -> Buffer:

@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphsr.ir import Node
+from graphsr.op import Array
 
 from ..kernel import Kernel, blocked_slots
-from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..loops import I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Value
+from ..memory import aligned
 from .row import band, even_parts
 
 if TYPE_CHECKING:
@@ -100,6 +104,16 @@ class ToPlanar(Kernel):
                     if isinstance(place, Value) and count < LANES:  # later pieces have channels that are none
                         mask = k.first_lanes(k.select(place < count, rest, k.literal(0)))
                     k.store_some(channel, out + plane * place + x * 4, mask)
+
+
+def lane_masks(channels: int) -> Array:
+    """For each lane of the blocks of so many channels whether there is one: −1, or 0 beyond them."""
+    return aligned(np.where(np.arange(-(-channels // LANES) * LANES) < channels, -1, 0).astype(np.int32))
+
+
+def without_padding(k: Function, y: Value, lanes: Value) -> Value:
+    """y with zeros in the lanes where such a mask is 0, whatever was there."""
+    return k.bitcast(k.bitcast(y, IVECTOR) & lanes, VECTOR)
 
 
 def zero_halo(k: Function, row: Value, width: Value, left: Value, right: Value) -> None:

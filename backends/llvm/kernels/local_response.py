@@ -17,15 +17,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from graphsr.ir import Node
 from graphsr.ops import LocalResponseNorm
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Value
-from ..memory import aligned
-from .layout import zero_halo
+from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Value
+from .layout import lane_masks, without_padding, zero_halo
 from .math import constant, power
 from .row import columns_of, columns_of_unit, load_row, over_row, store_row
 
@@ -162,7 +159,7 @@ class RespondInBlocks(Kernel):
         y = self.response.of(k, k.load(self._row(k, "x", block) + at), total[0])
         if self.partial:
             lanes = k.load(k["lanes"] + block * VECTOR_BYTES + piece, IVECTOR)
-            y = k.bitcast(k.bitcast(y, IVECTOR) & lanes, VECTOR)
+            y = without_padding(k, y, lanes)
         k.store(y, self._row(k, "y", block) + at)
 
 
@@ -195,6 +192,6 @@ def _lower_blocked(plan: Planner, node: Node, response: Response, scalars: dict[
     arguments: dict[str, Argument] = {**plan.blocked(node.inputs[0]).arguments("x"), **scalars}
     arguments |= {**plan.new_blocked(node).arguments("y"), "blocks": blocks, "width": width, "pitch": pitch}
     if kernel.partial:
-        arguments["lanes"] = aligned(np.where(np.arange(blocks * LANES) < channels, -1, 0).astype(np.int32))
+        arguments["lanes"] = lane_masks(channels)
     label = "local response in blocks"
     plan.call(node, kernel, arguments, n * height, label=label, scratch=PIXELS * pitch)

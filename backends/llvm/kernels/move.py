@@ -146,9 +146,9 @@ def words(type_: TensorType) -> tuple[int, ...]:
     return type_.dims if np.dtype(type_.dtype).itemsize == 4 else (*type_.dims, 2)
 
 
-def contiguous(shape: Sequence[int]) -> list[int]:
-    """Bytes between neighbours along each axis of an array of 4-byte elements."""
-    steps = [4]
+def contiguous(shape: Sequence[int], itemsize: int = 4) -> list[int]:
+    """Bytes between neighbours along each axis of an array of elements of so many bytes."""
+    steps = [itemsize]
     for size in reversed(shape[1:]):
         steps.insert(0, steps[0] * size)
     return steps[: len(shape)]

@@ -24,10 +24,9 @@ from graphsr.op import Array
 from graphsr.ops import AvgPool2d, MaxPool2d
 
 from ..kernel import Argument, Kernel, blocked_slots
-from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR, VECTOR_BYTES, Function, Index, Value
-from ..memory import aligned
+from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from .folding import Folding
-from .layout import zero_halo
+from .layout import lane_masks, without_padding, zero_halo
 from .row import band, bands_of, float_table, load_row, over_row, permute, plane_address, row_bytes, store_row
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ class Pool(Kernel):
                 value = value / self._count(k, height_count, at)
             if self.partial:
                 lanes = k.load(k["lanes"] + plane % k["planes"] * VECTOR_BYTES, IVECTOR)
-                value = k.bitcast(k.bitcast(value, IVECTOR) & lanes, VECTOR)
+                value = without_padding(k, value, lanes)
             store_row(k, value, out + at, mask)
 
         self._over(k, k["out_width"], pixels)
@@ -260,8 +259,7 @@ def lower(plan: Planner, node: Node) -> None:
         counts = (float_table(_counts(op, a, source.type.dims[2 + a], node.type.dims[2 + a])) for a in (0, 1))
         arguments |= dict(zip(("row_count", "column_count"), counts, strict=True))
     if partial:
-        lanes = np.where(np.arange(-(-channels // LANES) * LANES) < channels, -1, 0).astype(np.int32)
-        arguments["lanes"] = aligned(lanes)
+        arguments["lanes"] = lane_masks(channels)
     if blocked:
         arguments |= {**plan.blocked(source).arguments("x"), **plan.new_blocked(node).arguments("y")}
     else:

@@ -27,6 +27,7 @@ from .row import (
     bands_of,
     deinterleave,
     interleave,
+    interleaved,
     load_row,
     over_row,
     permute,
@@ -170,8 +171,7 @@ class UnblockPixels(Kernel):
     def line(self, k: Function, c: Index, i: Index, m: int) -> Value:
         """Of line i of a channel the m-th vector of b that are made of 16 staged pixels."""
         first, cell = self.staged(k, c, i)
-        picks = [divmod(p, self.block)[::-1] for p in range(m * LANES, (m + 1) * LANES)]
-        return permute(k, [k.load(first + j * cell) for j in range(self.block)], picks)
+        return interleaved(k, [k.load(first + j * cell) for j in range(self.block)], m)
 
 
 @dataclass(frozen=True)

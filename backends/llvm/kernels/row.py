@@ -147,9 +147,13 @@ def permute(k: Function, sources: Sequence[Value], picks: Sequence[Pick]) -> Val
 
 def interleave(k: Function, sources: Sequence[Value]) -> list[Value]:
     """b vectors as b vectors a[0] b[0] … a[1] b[1] …"""
-    b = len(sources)
-    places = [divmod(p, b) for p in range(LANES * b)]
-    return [permute(k, sources, [(j, x) for x, j in places[m * LANES : (m + 1) * LANES]]) for m in range(b)]
+    return [interleaved(k, sources, m) for m in range(len(sources))]
+
+
+def interleaved(k: Function, sources: Sequence[Value], m: int) -> Value:
+    """The m-th vector of these alone."""
+    places = [divmod(p, len(sources)) for p in range(m * LANES, (m + 1) * LANES)]
+    return permute(k, sources, [(j, x) for x, j in places])
 
 
 def deinterleave(k: Function, sources: Sequence[Value]) -> list[Value]:

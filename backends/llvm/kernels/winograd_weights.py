@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 TAPS = 9
 LEAST_TILES = (32, 72)
-"""Tiles that take as long to multiply as it takes to make and to read the transformed weights; where these are more
-than `CACHED_WEIGHTS`, and where not."""
+"""Tiles that take as long to multiply as it takes to make and to read the transformed weights: where these are at most
+`CACHED_WEIGHTS`, and where they are more."""
 CACHED_WEIGHTS = 1 << 20
 """Bytes of transformed weights that stay in the second cache."""
 
