@@ -7,7 +7,7 @@ Every engine that is installed (`pip install -e '.[bench]'`) runs in a process o
 runs once, one at a time while the others are stopped, beside the peak of fused multiply-adds and the copy bandwidth of
 the same moment, so that all meet the same neighbours on the machine. Networks have seeded random weights. An engine's
 output (of a batch the first image and the last) is compared with graphsr's reference backend in float64 before anything
-is timed.
+is timed. llvm-memory-low and its like, the backend with an option, run where they are named.
 
 GFLOP/s are effective: the operations of the direct sum over the time, whatever the algorithm saves, so Winograd may
 pass 100 % of the peak. A layer without arithmetic is given in GB/s of its input and output, of the copy bandwidth.
@@ -206,9 +206,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [case.name for case in CASES]
     parser.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument(
-        "--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME", help=", ".join(ENGINES)
-    )
+    usual = [name for name, engine in ENGINES.items() if not engine.extra]
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=usual, metavar="NAME", help=", ".join(ENGINES))
     both = sorted({1, min(2, available_threads())})
     parser.add_argument("--threads", nargs="+", type=int, default=both)
     parser.add_argument("--rounds", type=int, default=5)

@@ -92,6 +92,13 @@ def test_ncnn_files_of_a_network(tmp_path: Path) -> None:
     assert (tmp_path / "net.bin").stat().st_size == 4 * (flags + floats)
 
 
+def test_every_engine_has_a_colour_and_options_run_on_request_alone() -> None:
+    assert set(report.COLOURS) == set(engines.ENGINES)
+    usual = compare.parse([]).engines
+    assert "llvm" in usual and not any(name.startswith("llvm-") for name in usual)
+    assert compare.parse(["--engines", "llvm", "llvm-memory-low"]).engines == ["llvm", "llvm-memory-low"]
+
+
 def test_models_come_back_from_their_files(tmp_path: Path) -> None:
     for number, case in enumerate((TINY, networks.CASES[-1])):
         model = case.build()

@@ -32,6 +32,8 @@ class Engine:
     name: str
     package: str
     """Name of the installed distribution."""
+    module: str
+    """What is imported before the clock of a load starts."""
     load: Callable[[Path, int, str], Run]
     """(folder, threads, variant) -> the network, ready to run."""
     convert: Callable[[Path, tuple[int, ...]], None] | None = None
@@ -40,6 +42,8 @@ class Engine:
     """Settings of which one or the other is faster, from network to network; the engine's default first."""
     backend: str = ""
     """The name of graphsr's backend, where the engine is one."""
+    extra: bool = False
+    """Whether it runs only where it is asked for by name."""
 
     def prepare(self, folder: Path, threads: int, x: Array) -> str:
         """Make the engine's files, once for each network. Returns the faster variant by a trial."""
@@ -71,12 +75,18 @@ def _seconds(run: Run, x: Array) -> float:
     return time.perf_counter() - start
 
 
-def _graphsr(backend: str) -> Callable[[Path, int, str], Run]:
+def _graphsr(backend: str, **options: str) -> Callable[[Path, int, str], Run]:
     def load(folder: Path, threads: int, variant: str) -> Run:
-        run = load_model(folder / "model").compile(backend=backend, threads=threads)
+        run = load_model(folder / "model").compile(backend=backend, threads=threads, **options)
         return lambda x: run({"input": x})["output"]
 
     return load
+
+
+def _llvm(name: str, **options: str) -> Engine:
+    """The llvm backend, by default or with an option that costs or saves time."""
+    load = _graphsr("llvm", **options)
+    return Engine(name, "graphsr", "graphsr.backends.llvm.backend", load, backend="llvm", extra=bool(options))
 
 
 def _onnxruntime(folder: Path, threads: int, variant: str) -> Run:
@@ -192,13 +202,16 @@ def _torch(folder: Path, threads: int, variant: str) -> Run:
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("llvm", "graphsr", _graphsr("llvm"), backend="llvm"),
-        Engine("numpy", "graphsr", _graphsr("numpy"), backend="numpy"),
-        Engine("onnxruntime", "onnxruntime", _onnxruntime),
-        Engine("openvino", "openvino", _openvino),
-        Engine("ncnn", "ncnn", _ncnn, _ncnn_files, ("sgemm", "direct")),
-        Engine("mnn", "MNN", _mnn, _mnn_file),
-        Engine("torch", "torch", _torch, variants=("contiguous", "channels_last")),
+        _llvm("llvm"),
+        _llvm("llvm-memory-low", memory="low"),
+        _llvm("llvm-memory-high", memory="high"),
+        _llvm("llvm-accuracy-high", accuracy="high"),
+        Engine("numpy", "graphsr", "graphsr.backends.fast_numpy", _graphsr("numpy"), backend="numpy"),
+        Engine("onnxruntime", "onnxruntime", "onnxruntime", _onnxruntime),
+        Engine("openvino", "openvino", "openvino", _openvino),
+        Engine("ncnn", "ncnn", "ncnn", _ncnn, _ncnn_files, ("sgemm", "direct")),
+        Engine("mnn", "MNN", "MNN", _mnn, _mnn_file),
+        Engine("torch", "torch", "torch", _torch, variants=("contiguous", "channels_last")),
     )
 }
 OWN = tuple(engine.name for engine in ENGINES.values() if engine.backend)

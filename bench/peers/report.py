@@ -19,6 +19,9 @@ HEADER = (
 
 COLOURS = {
     "llvm": "#c1272d",
+    "llvm-memory-low": "#8c1c21",
+    "llvm-memory-high": "#e0565b",
+    "llvm-accuracy-high": "#f2b134",
     "numpy": "#ea9999",
     "onnxruntime": "#31588a",
     "openvino": "#7aa6c2",

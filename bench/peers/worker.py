@@ -26,15 +26,6 @@ from graphsr.op import Array
 from peers.engines import ENGINES, Run
 from peers.machine import Machine
 
-MODULES = {
-    "llvm": "graphsr.backends.llvm.backend",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "mnn": "MNN",
-    "torch": "torch",
-}
-"""What is imported before the clock of `load` starts."""
 WARM_SECONDS = 0.5
 """A run shorter than this only warms the caches up, which a longer one does not notice."""
 MOST_RUNS = 20
@@ -57,8 +48,7 @@ class Session:
         the largest memory."""
         self.x: Array = np.load(self.folder / "input.npy")
         start = time.perf_counter()
-        if self.name in MODULES:
-            import_module(MODULES[self.name])
+        import_module(ENGINES[self.name].module)
         imported = time.perf_counter()
         self.network: Run = ENGINES[self.name].load(self.folder, self.threads, variant)
         self._timed()
