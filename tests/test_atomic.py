@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graphsr.atomic import atomic_path
+from graphsr.atomic import atomic_path, check_writable
 
 
 def test_writes_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -95,6 +95,56 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "absent" / "out.png"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("absent/x.svg", "No such file or directory: make the folder .*absent first"),
+        ("file/x.svg", "Not a directory: a file is in the way"),
+        ("folder", "Is a directory: name a file in it"),
+        ("pipe", "not a regular file: only regular files can be replaced"),
+        ("n" * 300, "File name too long: name a shorter one"),
+        ("loop", "symbolic links"),
+    ],
+)
+def test_errors_name_the_target_and_say_what_to_do(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    before = sorted(tmp_path.iterdir())
+    for begin in (atomic_path(tmp_path / name).__enter__, lambda: check_writable(tmp_path / name)):
+        with pytest.raises(OSError, match=words) as caught:
+            begin()
+        assert caught.value.filename == str(tmp_path / name)
+        assert "partial" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_a_full_disk_is_told_of_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "out.png"
+    with pytest.raises(OSError, match="No space left on device: free some") as caught, atomic_path(target):
+        Path("/dev/full").write_bytes(b"x")
+    assert caught.value.filename == str(target)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_about_other_files_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "a"), atomic_path(tmp_path / "b"):
+        (tmp_path / "absent").read_bytes()
+    assert caught.value.filename == str(tmp_path / "absent")
+
+
+def test_what_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
+    target = tmp_path / "out.png"
+    check_writable(target)
+    assert list(tmp_path.iterdir()) == []
+    target.write_bytes(b"old")
+    check_writable(target)
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_write_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
