@@ -251,6 +251,10 @@ class Function:
         predicate = how if how in ("eq", "ne") else f"s{how}"
         return self.emit(f"icmp {predicate} {left.type} {left.text}, {right.text}", type_)
 
+    def any(self, mask: Value) -> Value:
+        """Whether any lane of a mask is set (i1)."""
+        return self.call(f"llvm.vector.reduce.or.v{LANES}i1", I1, mask)
+
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         return self.emit(f"select {condition.type} {condition.text}, {a.type} {a.text}, {b.type} {b.text}", a.type)
 
@@ -378,6 +382,26 @@ class Function:
         yield
         self._lines.append(f"  br label %{after}")
         self._begin(after)
+
+    def rarely(
+        self, condition: Value, values: Sequence[Value]
+    ) -> Callable[[Callable[[], Sequence[Value]]], list[Value]]:
+        """Other values where the condition (i1) holds: decorates `body() -> values` and becomes those or the given
+        ones. The body is skipped, unlike what a `select` takes from."""
+
+        def run(body: Callable[[], Sequence[Value]]) -> list[Value]:
+            then, after, before = self._label("then"), self._label("after"), self._block
+            self._lines.append(f"  br i1 {condition.text}, label %{then}, label %{after}")
+            self._begin(then)
+            others, last = body(), self._block
+            self._lines.append(f"  br label %{after}")
+            self._begin(after)
+            return [
+                self.emit(f"phi {a.type} [ {a.text}, %{before} ], [ {b.text}, %{last} ]", a.type)
+                for a, b in zip(values, others, strict=True)
+            ]
+
+        return run
 
     @contextmanager
     def narrowed(self, lanes: int = 0) -> Iterator[None]:

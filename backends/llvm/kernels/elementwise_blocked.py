@@ -18,7 +18,7 @@ from graphsr.op import Array
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
-from .elementwise_ops import Step, evaluate
+from .elementwise_ops import Step, evaluate, lanes_for
 from .layout import lane_masks, without_padding, zero_halo
 
 if TYPE_CHECKING:
@@ -58,30 +58,39 @@ class InBlocks(Kernel):
 
     def _row(self, k: Function, block: Value, piece: Index, out: Value) -> None:
         """One block of the row, or those of its lanes that fill a register."""
-        repeated = {i: self._repeated(k, i, block, piece) for i, kind in enumerate(self.inputs) if kind != IMAGE}
-        rows = {
-            i: k[f"x{i}"] + k.unit * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece
-            for i, kind in enumerate(self.inputs)
-            if kind == IMAGE
-        }
-        lanes = k.load(k["lanes"] + block * VECTOR_BYTES + piece, IVECTOR) if self.partial else None
-        with k.loop(k["width"]) as x:
-            at = x * VECTOR_BYTES
-            inputs = [repeated[i] if i in repeated else k.load(rows[i] + at) for i in range(len(self.inputs))]
-            y = evaluate(k, self.steps, inputs)
-            if lanes is not None:
-                y = without_padding(k, y, lanes)
-            k.store(y, out + at)
+        lanes = lanes_for(k, self.steps)
+        parts = range(0, k.lanes_now, lanes)
+        with k.narrowed(lanes):
+            repeated = [self._repeated(k, block, piece + 4 * first) for first in parts]
+            rows = {
+                i: k[f"x{i}"] + k.unit * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece
+                for i, kind in enumerate(self.inputs)
+                if kind == IMAGE
+            }
+            with k.loop(k["width"]) as x:
+                for first, vectors in zip(parts, repeated, strict=True):
+                    at = x * VECTOR_BYTES + 4 * first
+                    inputs = vectors | {i: k.load(row + at) for i, row in rows.items()}
+                    y = evaluate(k, self.steps, [inputs[i] for i in range(len(self.inputs))])
+                    if self.partial:  # the mask is read again and again: it would need a register all the way
+                        y = without_padding(
+                            k, y, k.load(k["lanes"] + block * VECTOR_BYTES + (piece + 4 * first), IVECTOR)
+                        )
+                    k.store(y, out + at)
 
-    def _repeated(self, k: Function, i: int, block: Value, piece: Index) -> Value:
-        """The vector of an operand that is the same for the whole row."""
-        match self.inputs[i]:
-            case "pixel":
-                image = k.unit // k["height"] * k[f"x{i}_images"]
-                return k.load(k[f"x{i}"] + image * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece)
-            case "channels":
-                return k.load(k[f"x{i}"] + block * VECTOR_BYTES + piece)
-        return k.splat(k.load(k[f"x{i}"], FLOAT))
+    def _repeated(self, k: Function, block: Value, piece: Index) -> dict[int, Value]:
+        """The vectors of the operands that are the same for the whole row."""
+        found = {}
+        for i, kind in enumerate(self.inputs):
+            match kind:
+                case "pixel":
+                    image = k.unit // k["height"] * k[f"x{i}_images"]
+                    found[i] = k.load(k[f"x{i}"] + image * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece)
+                case "channels":
+                    found[i] = k.load(k[f"x{i}"] + block * VECTOR_BYTES + piece)
+                case "number":
+                    found[i] = k.splat(k.load(k[f"x{i}"], FLOAT))
+        return found
 
 
 def kind_of(operand: Operand, dims: tuple[int, ...]) -> str | None:

@@ -79,13 +79,14 @@ def evaluate(k: Function, steps: Sequence[Step], inputs: Sequence[Value]) -> Val
 
 
 def lanes_for(k: Function, steps: Sequence[Step]) -> int:
-    """How long the vectors of a chain should be: a register, of doubles where a function is computed in those."""
-    return k.register // 2 if any(in_doubles(step.op) for step in steps) else k.register
+    """How long the vectors of a chain should be: a register; where these are few and a function holds many numbers of
+    float64 at a time, a register of those."""
+    return k.register // 2 if k.register < LANES and any(in_doubles(step.op) for step in steps) else k.register
 
 
 def in_doubles(op: Op) -> bool:
     """Whether a function of float32 holds many numbers of float64 at a time."""
-    return isinstance(op, Cos | Gelu | Mod | Pow | Sin)
+    return isinstance(op, Cos | Gelu | Mod | Sin)
 
 
 Formula = Callable[..., Value]

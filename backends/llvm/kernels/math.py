@@ -186,25 +186,32 @@ def gelu_tanh(k: Function, x: Value) -> Value:
     """x·σ(2·u), u = √(2/π)·(x + 0.044715·x³) with the logistic function σ"""
     one = constant(k, 1.0, DOUBLES)
     wide = widen(k, at_least(k, x, -LARGEST))
-    near = clip(k, wide, -40, 40)
+    near = clip(k, wide, -20, 20)
     u = near * polynomial(k, near * near, (-2 * sqrt(2 / pi), -2 * sqrt(2 / pi) * 0.044715))
     return narrow(k, wide / (one + exp_wide(k, u)))
 
 
 def power(k: Function, a: Value, b: Value) -> Value:
     """a^b = e^(b·ln |a|) with the sign of a where b is odd, and the special values of IEEE 754's pow."""
-    zero, one = k.vector(0.0), k.vector(1.0)
-    size, half = k.intrinsic("fabs", a), k.vector(0.5) * b
-    whole = k.intrinsic("floor", b).equals(b)
-    odd = whole & k.compare("ne", k.intrinsic("floor", half), half)
+    size = absolute(k, a)
     exponent = widen(k, b) * _log_wide(k, size)
-    wide_zero = constant(k, 0.0, DOUBLES)
-    exponent = k.select(size.equals(one) & b.equals(b), wide_zero, exponent)  # and not 0·∞
-    y = narrow(k, exp_wide(k, exponent))
-    negative = k.bitcast(a, IVECTOR) < 0
-    y = k.select(odd & negative, -y, y)
-    undefined = k.compare("lt", a, zero) & (size < coefficient(k, inf)) & k.compare("ne", k.intrinsic("floor", b), b)
-    y = k.select(undefined, k.vector(nan), y)
+    y = narrow(k, exp_wide(k, clip(k, exponent, -700, 700)))
+
+    @k.rarely(k.any((k.bitcast(a, IVECTOR) < 0) | k.compare("uno", y, y)), [y])
+    def result() -> list[Value]:
+        return [_power_of_any(k, a, b, y)]
+
+    return result[0]
+
+
+def _power_of_any(k: Function, a: Value, b: Value, y: Value) -> Value:
+    """a^b of any numbers, y = |a|^b but for 1^±∞, 1^NaN and everything to the power of 0"""
+    zero, one, infinity = k.vector(0.0), k.stored(1.0), k.stored(inf)
+    size, half, floor = absolute(k, a), k.stored(0.5) * b, k.intrinsic("floor", b)
+    y = k.select(size.equals(one) & b.equals(b), one, y)
+    odd = floor.equals(b) & k.compare("ne", k.intrinsic("floor", half), half)
+    y = k.select(odd & (k.bitcast(a, IVECTOR) < 0), -y, y)
+    y = k.select((a < zero) & (size < infinity) & k.compare("ne", floor, b), k.stored(nan), y)
     return k.select(b.equals(zero) | a.equals(one), one, y)
 
 
@@ -219,17 +226,17 @@ def narrow(k: Function, x: Value) -> Value:
 
 
 def exp_wide(k: Function, x: Value) -> Value:
-    """e^x of doubles, accurate to 2⁻³⁹, for |x| ≤ 700 (others give the values there)"""
-    x = clip(k, x, -700, 700)
+    """e^x of doubles, accurate to 2⁻³⁹, for |x| ≤ 700 and NaN"""
     n, whole = nearest(k, x * coefficient(k, LOG2_E, DOUBLES))
     r = fma(k, whole, coefficient(k, -log(2), DOUBLES), x)
-    y = fma(k, r * r, polynomial(k, r, EXP_WIDE), r) + constant(k, 1.0, DOUBLES)
+    y = fma(k, r * r, polynomial(k, r, EXP_WIDE), r) + coefficient(k, 1.0, DOUBLES)
     return y * k.bitcast((n + coefficient(k, 1023, LONGS)) << 52, DOUBLES)
 
 
 def polynomial(k: Function, x: Value, coefficients: Sequence[float]) -> Value:
-    """Σ c[i]·xⁱ by Horner's rule."""
-    number = k.stored if len(coefficients) > MOST_IN_REGISTERS else partial(coefficient, k)
+    """Σ c[i]·xⁱ by Horner's rule. Where x takes two registers, coefficients wait in memory: each would take one."""
+    takes_two = x.type == DOUBLES and k.lanes_now > k.register // 2
+    number = k.stored if takes_two or len(coefficients) > MOST_IN_REGISTERS else partial(coefficient, k)
     y = number(coefficients[-1], x.type)
     for c in reversed(coefficients[:-1]):
         y = fma(k, y, x, number(c, x.type))
@@ -241,6 +248,12 @@ def fma(k: Function, a: Value, b: Value, c: Value) -> Value:
     if a.type == DOUBLES and k.has_fma:
         return k.call(f"llvm.fma.v{LANES}f64", DOUBLES, a, b, c)
     return k.fma(a, b, c)
+
+
+def absolute(k: Function, x: Value) -> Value:
+    """|x| of floats or doubles"""
+    integers, bits = (LONGS, 63) if x.type == DOUBLES else (IVECTOR, 31)
+    return k.bitcast(k.bitcast(x, integers) & coefficient(k, (1 << bits) - 1, integers), x.type)
 
 
 def nearest(k: Function, x: Value) -> tuple[Value, Value]:
@@ -301,8 +314,8 @@ def _erfc(k: Function, a: Value) -> Value:
 
 def _erfc_of_any_sign(k: Function, x: Value) -> Value:
     """erfc(−a) = 2 − erfc(a)"""
-    y = _erfc(k, k.call(f"llvm.fabs.v{LANES}f64", DOUBLES, x))
-    return k.select(x < constant(k, 0.0, DOUBLES), constant(k, 2.0, DOUBLES) - y, y)
+    y = _erfc(k, absolute(k, x))
+    return k.select(k.bitcast(x, LONGS) < 0, constant(k, 2.0, DOUBLES) - y, y)
 
 
 def _split(k: Function, x: Value) -> tuple[Value, Value]:
@@ -323,15 +336,16 @@ def _log_of_parts(k: Function, e: Value, f: Value) -> Value:
 
 def _log_wide(k: Function, x: Value) -> Value:
     """ln x of non-negative floats, in float64 and accurate to 2⁻⁴⁴: e·ln 2 + ln m, m = (1 + s) / (1 − s)"""
-    one, wide = coefficient(k, 1.0, DOUBLES), widen(k, x)
-    bits = k.bitcast(wide, LONGS)
-    moved = bits - coefficient(k, int(np.float64(sqrt(0.5)).view(np.int64)), LONGS)
-    e = k.binary("ashr", moved, 52)
-    m = k.bitcast(bits - (moved & coefficient(k, -1 << 52, LONGS)), DOUBLES)
+    one, least = coefficient(k, 1.0, DOUBLES), _bits(sqrt(0.5))
+    wide = widen(k, x)
+    moved = k.bitcast(wide, LONGS) + coefficient(k, (1023 << 52) - least, LONGS)
+    m = k.bitcast((moved & coefficient(k, (1 << 52) - 1, LONGS)) + coefficient(k, least, LONGS), DOUBLES)
+    in_last_bits = (moved >> 52) | coefficient(k, _bits(2.0**52), LONGS)
+    e = k.bitcast(in_last_bits, DOUBLES) - coefficient(k, 2.0**52 + 1023, DOUBLES)
     s = (m - one) / (m + one)
     square = s * s
     y = fma(k, s * square, polynomial(k, square, LOG_WIDE), s + s)
-    y = fma(k, k.convert("sitofp", k.convert("trunc", e, IVECTOR), DOUBLES), coefficient(k, log(2), DOUBLES), y)
+    y = fma(k, e, coefficient(k, log(2), DOUBLES), y)
     y = k.select(x < coefficient(k, inf), y, wide)
     return k.select(x.equals(k.vector(0.0)), coefficient(k, -inf, DOUBLES), y)
 
@@ -342,3 +356,8 @@ def _log_limits(k: Function, x: Value, y: Value) -> Value:
     y = k.select(x < k.vector(inf), y, x)
     y = k.select(x.equals(zero), k.vector(-inf), y)
     return k.select(x < zero, k.vector(nan), y)
+
+
+def _bits(x: float) -> int:
+    """Of a double, as an integer."""
+    return int(np.float64(x).view(np.int64))

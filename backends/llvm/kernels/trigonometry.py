@@ -43,7 +43,7 @@ def _wave(k: Function, x: Value, turns: int) -> Value:
     """sin of x and so many quarter turns"""
     n, r = _quarter_turns(k, x)
     n = n + turns
-    a = r * constant(k, pi / 2, DOUBLES)
+    a = r * coefficient(k, pi / 2, DOUBLES)
     square = a * a
     y = k.select(k.compare("eq", n & 1, 0), a * polynomial(k, square, SIN), polynomial(k, square, COS))
     return narrow(k, k.select(k.compare("eq", n & 2, 0), y, -y))
@@ -53,11 +53,17 @@ def _quarter_turns(k: Function, x: Value) -> tuple[Value, Value]:
     """n, right but for multiples of 4, and r with x·2/π = n + r, |r| ≤ 1/2. Where x is nearly a whole number of quarter
     turns, r keeps its digits: the products with the first two parts are exact, and so is what `_cut` leaves of them."""
     size, wide = k.intrinsic("fabs", x), widen(k, x)
-    high, middle, low = (coefficient(k, part, DOUBLES) for part in parts(0))
-    for step in range(1, 6):
-        far = size >= constant(k, ldexp(1, RANGE * step))
-        chosen = (coefficient(k, part, DOUBLES) for part in parts(step))
-        high, middle, low = (k.select(far, a, b) for a, b in zip(chosen, (high, middle, low), strict=True))
+    near = [coefficient(k, part, DOUBLES) for part in parts(0)]
+
+    @k.rarely(k.any(size >= constant(k, 2.0**RANGE)), near)
+    def digits() -> list[Value]:
+        chosen = near
+        for step in range(1, 6):
+            far = size >= k.stored(ldexp(1, RANGE * step))
+            chosen = [k.select(far, k.stored(a, DOUBLES), b) for a, b in zip(parts(step), chosen, strict=True)]
+        return chosen
+
+    high, middle, low = digits
     n, first = _cut(k, wide * high)
     more, second = _cut(k, wide * middle)
     last, r = _cut(k, fma(k, wide, low, first + second))
