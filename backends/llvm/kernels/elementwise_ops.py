@@ -79,14 +79,14 @@ def evaluate(k: Function, steps: Sequence[Step], inputs: Sequence[Value]) -> Val
 
 
 def lanes_for(k: Function, steps: Sequence[Step]) -> int:
-    """How long the vectors of a chain should be: a register; where these are few and a function holds many numbers of
-    float64 at a time, a register of those."""
-    return k.register // 2 if k.register < LANES and any(in_doubles(step.op) for step in steps) else k.register
+    """How long the vectors of a chain should be: a register, or one of doubles where many of those are held."""
+    many = (Cos, Gelu, Mod, Sin) if k.register < LANES else (Mod,)
+    return k.register // 2 if any(isinstance(step.op, many) for step in steps) else k.register
 
 
-def in_doubles(op: Op) -> bool:
-    """Whether a function of float32 holds many numbers of float64 at a time."""
-    return isinstance(op, Cos | Gelu | Mod | Sin)
+def holds_many(k: Function, steps: Sequence[Step]) -> bool:
+    """Whether a chain leaves no registers for operands that are the same in every round of a loop."""
+    return k.register < LANES and any(isinstance(step.op, Cos | Gelu | Mod | Pow | Sin) for step in steps)
 
 
 Formula = Callable[..., Value]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..kernel import Argument, Kernel
 from ..loops import I32, I64, IVECTOR, LANES, PTR, VECTOR, Function, Value
-from .elementwise_ops import Step, evaluate, lanes_for
+from .elementwise_ops import Step, evaluate, holds_many, lanes_for
 from .math import DOUBLES, LONGS
 
 if TYPE_CHECKING:
@@ -115,10 +115,15 @@ class Planar(Kernel):
     def _run(self, k: Function, outer: Value, start: Value, stop: Value) -> None:
         """Elements start..stop−1 of a run."""
         out, rows = k["y"] + outer * k["n"] * self.output.itemsize, self._rows(k, outer)
-        repeated = {i: x.load_one(k, rows[i]) for i, x in enumerate(self.inputs) if not x.runs}
+
+        def repeated() -> dict[int, Value]:
+            return {i: x.load_one(k, rows[i]) for i, x in enumerate(self.inputs) if not x.runs}
+
+        once = {} if holds_many(k, self.steps) else repeated()
 
         def vector(i: Value, mask: Value | None = None) -> None:
-            inputs = [repeated[j] if j in repeated else x.load(k, rows[j], i, mask) for j, x in enumerate(self.inputs)]
+            same = once or repeated()
+            inputs = [same[j] if j in same else x.load(k, rows[j], i, mask) for j, x in enumerate(self.inputs)]
             self.output.store(k, evaluate(k, self.steps, inputs), out, i, mask)
 
         lanes = k.lanes_now
