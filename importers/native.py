@@ -42,15 +42,16 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     if options:
         raise ModelError(f"{path}: a graphsr model takes no options, got {', '.join(sorted(options))}")
     with open_source(path, MAX_BYTES) as source:
-        tensors, metadata = read_safetensors(source)
+        tensors, metadata = read_safetensors(source, may_be_empty=True)  # a graph needs no constants
     try:
         return _model(tensors, metadata)
     except (GraphError, ModelError) as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
-    """Write a model to one .safetensors file; the file appears whole or not at all.
+def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False) -> None:
+    """Write a model to one .safetensors file, which is replaced with or without `overwrite`; it appears whole or not
+    at all.
 
     With `dtype="float16"` the learned float32 constants of two or more dimensions are stored in half precision and
     widened by `load`; biases and fixed constants, a few bytes, stay exact.
@@ -61,8 +62,6 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
     if dtype not in ("float32", "float16"):
         raise ModelError(f"dtype must be float32 or float16, got {dtype!r}")
     tensors = {name: node.value for node, name in node_names(model.graph).items() if node.is_const}
-    if not tensors:
-        raise ModelError(f"{os.fspath(path)}: a graph without constants has no weights to save")
     if dtype == "float16":
         tensors = _halved(model, tensors)
     known = {

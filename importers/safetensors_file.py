@@ -61,9 +61,12 @@ def looks_like_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
 
 
-def read_safetensors(source: ByteSource) -> tuple[dict[str, Array], dict[str, str]]:
-    """(read-only tensors in the order of the header, metadata); ModelError where the file breaks the format."""
+def read_safetensors(source: ByteSource, *, may_be_empty: bool = False) -> tuple[dict[str, Array], dict[str, str]]:
+    """(read-only tensors in the order of the header, metadata); ModelError where the file breaks the format, and where
+    it holds no tensors, which the format permits."""
     entries, metadata = read_safetensors_header(source)
+    if not entries and not may_be_empty:
+        raise source.error("header", "there are no tensors in it")
     tensors = {}
     for name, entry in entries.items():
         raw = source.read_array(entry.begin, entry.end - entry.begin, f"tensor {name!r}")
@@ -86,8 +89,6 @@ def read_safetensors_header(source: ByteSource) -> tuple[dict[str, TensorEntry],
         raise source.error("header, __metadata__", "not a mapping of strings to strings")
     entries = {name: _entry(source, name, value, 8 + length) for name, value in header.items()}
     _check_cover(source, entries, 8 + length)
-    if not entries:
-        raise source.error("header", "there are no tensors in it")
     return entries, metadata
 
 

@@ -18,9 +18,10 @@ from graphsr.errors import ModelError
 from graphsr.importers import native
 from graphsr.importers.byte_source import open_source
 from graphsr.importers.safetensors_file import read_safetensors, write_safetensors
-from graphsr.ir import Graph
+from graphsr.ir import Graph, Node
 from graphsr.model import Model
 from graphsr.models import edsr, espcn, srresnet, wdsr_a, wdsr_b
+from graphsr.ops import Resize
 from graphsr.textform import print_graph
 
 
@@ -92,9 +93,26 @@ def test_only_its_own_suffix_and_dtypes(tmp_path: Path) -> None:
         graphsr.save(MODELS[0], tmp_path / "net.pt")
     with pytest.raises(ModelError, match="float32 or float16"):
         graphsr.save(MODELS[0], tmp_path / "net.safetensors", dtype="int8")
-    model = Model(Graph(MODELS[0].graph.inputs, {"y": MODELS[0].graph.inputs[0]}), "identity", 1)
-    with pytest.raises(ModelError, match="without constants"):
-        graphsr.save(model, tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_graph_without_constants_is_a_model_too(tmp_path: Path, dtype: str) -> None:
+    (x,) = MODELS[0].graph.inputs
+    model = Model(Graph((x,), {"y": Node(Resize(scale=(2.0, 2.0), mode="cubic"), (x,))}), "bicubic", 2)
+    graphsr.save(model, tmp_path / "net.safetensors", dtype=dtype)
+    loaded = graphsr.load(tmp_path / "net.safetensors")
+    assert print_graph(loaded.graph) == print_graph(model.graph)
+    assert known(loaded) == known(model)
+    safetensors = pytest.importorskip("safetensors")
+    with safetensors.safe_open(tmp_path / "net.safetensors", "np") as file:
+        assert list(file.keys()) == []
+        assert file.metadata()["format"] == native.FORMAT
+
+
+def test_a_foreign_file_of_metadata_alone_is_refused(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "net.safetensors", {}, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"net\.safetensors.*no tensors"):
+        graphsr.load(tmp_path / "net.safetensors")
 
 
 def test_options_are_refused(tmp_path: Path) -> None:
