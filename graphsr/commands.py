@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 
 from graphsr.analysis import macs_per_pixel, receptive_field
-from graphsr.atomic import atomic_path
 from graphsr.backend import backends as installed_backends
 from graphsr.backend import get_backend
-from graphsr.cli import OK, SOME_FAILED, UsageError
+from graphsr.cli import OK, SOME_FAILED, UsageError, reason_of
 from graphsr.detection import Detection, Detector, read_names
 from graphsr.detection_drawing import detections_json, draw_detections
 from graphsr.errors import GraphsrError, ImageError, ModelError, ShapeError
 from graphsr.imagefile import SUFFIXES, read_image, write_image
 from graphsr.ir import TensorType
-from graphsr.loading import embedded, load, save, writers
+from graphsr.loading import SUFFIX, embedded, load, save, writers
 from graphsr.memory import shortage
 from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model
+from graphsr.outputs import images_in, plan_outputs, prepare, refuse_overwriting, write_text
+from graphsr.sizes import check_size
 from graphsr.upscaling import Upscaler
 
 OVERRIDES = ("res_scale", "input_range", "network_range", "mean", "shuffle", "activation", "weights", "fork")
-_FORMATS = ", ".join(sorted(SUFFIXES))
 
 
 def upscale(options: argparse.Namespace) -> int:
@@ -65,49 +65,8 @@ def upscale(options: argparse.Namespace) -> int:
 def upscale_file(upscaler: Upscaler, source: Path, target: Path) -> None:
     """Read, enlarge, write; nothing is left behind when a step fails."""
     image = read_image(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    prepare(target)
     write_image(target, replace(image, pixels=upscaler(image.pixels)))
-
-
-def plan_outputs(inputs: list[Path], output: str | None, scale: int) -> list[tuple[Path, Path]]:
-    """(source, target) for every image; `UsageError` when an output would fall on an input or on another output."""
-    sources: list[Path] = []
-    for path in inputs:
-        sources += _images_in(path, scale if output is None else None) if os.path.isdir(path) else [path]
-    to_file = output is not None and not os.path.isdir(output) and Path(output).suffix != ""
-    if to_file and Path(str(output)).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"-o {output}: images are written as {_FORMATS}; a folder of such a name must exist already")
-    if to_file and (len(sources) > 1 or os.path.isdir(inputs[0])):
-        raise UsageError(f"-o {output} names one file, but there are {len(sources)} images: give a folder")
-    jobs: dict[Path, Path] = {}
-    taken = {path.resolve() for path in sources}
-    for source in sources:
-        if output is None:
-            target = _beside(source, scale)
-        elif to_file:
-            target = Path(output)
-        else:
-            target = Path(output) / source.name
-        if target.resolve() in taken:
-            raise UsageError(f"{source} would be written to {target}, which is an input or another image's output")
-        taken.add(target.resolve())
-        jobs[source] = target
-    return list(jobs.items())
-
-
-def _images_in(folder: Path, scale: int | None) -> list[Path]:
-    """The images of a folder, without those that an earlier run at this scale has put beside their originals."""
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    made = {_beside(p, scale) for p in found} if scale else set()
-    found = [p for p in found if p not in made]
-    if not found:
-        raise UsageError(f"folder {folder} holds no images ({_FORMATS})")
-    return found
-
-
-def _beside(source: Path, scale: int) -> Path:
-    """Where the result goes when no output is named."""
-    return source.with_name(f"{source.stem}_x{scale}{source.suffix}")
 
 
 def detect(options: argparse.Namespace) -> int:
@@ -119,14 +78,16 @@ def detect(options: argparse.Namespace) -> int:
     if options.json:
         weights = options.weights or Path(options.cfg).with_suffix(".weights")
         refuse_overwriting("--json", options.json, *jobs, *jobs.values(), options.cfg, weights, options.names)
+        prepare(Path(options.json), "--json")
     detector = _detector(options)
     found: dict[str, tuple[int, int, list[Detection]]] = {}
     for source, target in jobs.items():
         try:
             image = read_image(source)
+            if target:
+                prepare(target)
             objects = detector(image.pixels)
             if target:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 write_image(target, replace(image, pixels=draw_detections(image.pixels, objects), png_colour=()))
         except (GraphsrError, OSError, MemoryError) as error:
             _complain("detect", _name_file(error, source))
@@ -136,21 +97,12 @@ def detect(options: argparse.Namespace) -> int:
         for d in objects:
             print(f"  {d.name:<16} {100 * d.score:5.1f} %  {d.left:.0f} {d.top:.0f} {d.right:.0f} {d.bottom:.0f}")
     if options.json:
-        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.json) as path:
-            path.write_text(detections_json(found), encoding="utf-8")
+        write_text(Path(options.json), detections_json(found), "--json")
     return OK if len(found) == len(jobs) else SOME_FAILED
 
 
-def refuse_overwriting(option: str, output: str, *others: str | Path | None) -> None:
-    """`UsageError` when what an option writes would fall on a file that is read or written besides."""
-    if Path(output).resolve() in {Path(other).resolve() for other in others if other}:
-        raise UsageError(f"{option} {output}: the file is an input, or another output; name another one")
-
-
 def _detector(options: argparse.Namespace) -> Detector:
-    given = {name: getattr(options, name) for name in ("weights", "fork") if getattr(options, name) is not None}
-    model = load(options.cfg, **given)
+    model = _load_with(options.cfg, _overrides(options))
     _say_assumptions(model)
     try:
         return Detector(
@@ -178,7 +130,7 @@ def _pictures(inputs: list[Path]) -> list[Path]:
     """The image files that are named, and those in the folders that are named."""
     found: list[Path] = []
     for path in inputs:
-        found += _images_in(path, None) if os.path.isdir(path) else [path]
+        found += images_in(path, None) if os.path.isdir(path) else [path]
     return found
 
 
@@ -188,8 +140,7 @@ def info(options: argparse.Namespace) -> int:
         refuse_overwriting("--svg", options.svg, options.model)
     model = _load(options.model, options)
     if options.svg:
-        with atomic_path(Path(options.svg)) as path:
-            path.write_text(model.graph._repr_html_(), encoding="utf-8")
+        write_text(Path(options.svg), model.graph._repr_html_(), "--svg")
     print(model.graph if options.graph else describe(model))
     return OK
 
@@ -220,22 +171,35 @@ def convert(options: argparse.Namespace) -> int:
     known, suffix = writers(), Path(options.target).suffix.lower()
     if suffix not in known:
         raise UsageError(f"the output is named by its format, {', '.join(sorted(known))}: got {options.target}")
+    if options.float16 and suffix != SUFFIX:
+        raise UsageError(f"--float16 is for {SUFFIX} files, {suffix} files hold float32: leave it out")
+    if not options.overwrite:
+        refuse_overwriting("OUT", options.target, options.source)
     beside = Path(options.target).with_suffix(".weights")
     if suffix == ".cfg" and os.path.lexists(beside) and not options.overwrite:
         raise UsageError(f"{beside} exists and would be replaced: name another output, or give --overwrite")
     model = _load(options.source, options)
     _say_assumptions(model)
-    save(model, options.target, dtype="float16" if options.float16 else "float32")
+    try:
+        save(model, options.target, dtype="float16" if options.float16 else "float32", overwrite=options.overwrite)
+    except ModelError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise UsageError(f"{error} (--overwrite)") from error
+        raise
     return OK
 
 
 def profile(options: argparse.Namespace) -> int:
     """`graphsr profile MODEL --size HxW`"""
     model = _load(options.model, options)
+    shapes = _profiled_shapes(model, options.size)
     chosen = {name: value for name in ("accuracy", "memory") if (value := getattr(options, name))}
     run = model.compile("llvm", options.threads, **chosen)
-    shapes = {name: profiled_shape(name, type_, options.size) for name, type_ in model.inputs.items()}
-    if lack := shortage(run.bind(shapes).planned_bytes):
+    try:
+        lack = shortage(run.bind(shapes).planned_bytes)
+    except ShapeError as error:  # of a layer that does not fit in memory, before all of them are planned
+        raise UsageError(f"--size: {error}") from error
+    if lack:
         raise UsageError(f"--size {options.size[0]}x{options.size[1]} {lack}: choose a smaller one")
     generator = np.random.default_rng(0)
     inputs = {}
@@ -246,6 +210,19 @@ def profile(options: argparse.Namespace) -> int:
     return OK
 
 
+def _profiled_shapes(model: Model, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all inputs at this size; `UsageError` when the network does not take it."""
+
+    def shapes(size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        return {name: profiled_shape(name, type_, size) for name, type_ in model.inputs.items()}
+
+    try:
+        check_size(model.graph, size, shapes)
+    except ShapeError as error:
+        raise UsageError(f"--size: {error}") from error
+    return shapes(size)
+
+
 def profiled_shape(name: str, type_: TensorType, size: tuple[int, int]) -> tuple[int, ...]:
     """The shape of an image input [N, C, H, W] at this size; `UsageError` when the network fixes another one."""
     if type_.rank != 4:
@@ -253,13 +230,16 @@ def profiled_shape(name: str, type_: TensorType, size: tuple[int, int]) -> tuple
     wanted = (1, *(c if isinstance(c, int) else 1 for c in type_.shape[1:2]), *size)
     fixed = [(given, n) for given, n in zip(type_.shape, wanted, strict=True) if isinstance(given, int) and given != n]
     if fixed:
-        raise UsageError(f"input {name} : {type_} cannot be {size[0]}x{size[1]}: its sizes are fixed")
+        raise UsageError(f"input {name} : {type_} cannot be {size[0]}x{size[1]}: its sizes are fixed, give those")
     return wanted
 
 
 def compare(options: argparse.Namespace) -> int:
     """`graphsr compare A B`"""
     a, b = Path(options.a), Path(options.b)
+    for path in (a, b):
+        if not os.path.exists(path):
+            raise ImageError(f"{path}: cannot be read: No such file or directory")
     if os.path.isdir(a) != os.path.isdir(b):
         raise UsageError(f"compare two images or two folders, not one of each: {a}, {b}")
     if options.convention == "paper":
@@ -352,14 +332,40 @@ def _say_assumptions(model: Model) -> None:
 
 
 def _load(name: str, options: argparse.Namespace) -> Model:
-    """The model of that name at the scale that `-s` asks for; `UsageError` when it has no such scale."""
-    model = load(name, **_overrides(options))
+    """The model of that name at the scale that `-s` asks for; `UsageError` when it has no such scale or option."""
+    given = _overrides(options)
+    model = _load_with(name, given)
     if options.scale in (None, model.scale):
         return model
+    if model.scale is None:
+        raise UsageError(f"-s {options.scale}: {name} does not enlarge images: leave out -s")
     try:  # a file that holds several scales takes the option, the others refuse it
-        return load(name, **_overrides(options), scale=options.scale)
+        return load(name, **given, scale=options.scale)
     except ModelError as error:
-        raise UsageError(f"{name} enlarges by {model.scale}, not by {options.scale}: {error}") from error
+        raise UsageError(
+            f"{name} enlarges by {model.scale}, not by {options.scale}: leave out -s, or name another model ({error})"
+        ) from error
+
+
+def _load_with(name: str, given: Mapping[str, Any]) -> Model:
+    """The model with these options; `UsageError` when it is one of them that is refused, and not the model."""
+    try:
+        return load(name, **given)
+    except ModelError as error:
+        needed = {"weights"} if name.lower().endswith(".cfg") else set()
+        asked = given.keys() - needed
+        if not asked or not _loads(name, {key: given[key] for key in given.keys() & needed}):
+            raise
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in given if key in asked)
+        raise UsageError(f"{flags}: change or leave out what does not fit this model: {error}") from error
+
+
+def _loads(name: str, given: Mapping[str, Any]) -> bool:
+    try:
+        load(name, **given)
+    except ModelError:
+        return False
+    return True
 
 
 def _default_model(scale: int | None) -> str:
@@ -376,7 +382,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def _name_file(error: BaseException, path: Path) -> str:
     """The error's words, with the file named once."""
-    text = str(error) or type(error).__name__
+    text = reason_of(error)
     return text if str(path) in text else f"{path}: {text}"
 
 

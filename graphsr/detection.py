@@ -25,6 +25,7 @@ from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.op import Array
 from graphsr.ops import Resize
 from graphsr.ops.detection import HEADS, GaussianYoloHead, YoloHead
+from graphsr.sizes import check_size
 from graphsr.upscaling import LUMA
 
 GREY = 0.5
@@ -70,7 +71,7 @@ class Detector:
     input, where it is open.
 
     Raises `ModelError` when the model has no detection head or cannot take images, and for another number of names than
-    it has classes; `ShapeError` for a size that the network does not take.
+    it has classes; `ShapeError` for a size that the network does not take, and where it needs one.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Detector:
         self.names, self.threshold, self.overlap = tuple(names), threshold, overlap
         self.letterbox = self.model.inferred.get("letterbox") == "yes" if letterbox is None else letterbox
         self.channels, self.size = _input_size(self.model, size)
-        _check_size(self.model, self.channels, self.size)
+        (name,) = self.model.inputs
+        check_size(self.model.graph, self.size, lambda size: {name: (1, self.channels, *size)})
         self.executable = self.model.compile(backend, threads)
 
     def __call__(self, image: Array) -> list[Detection]:
@@ -200,29 +202,7 @@ def _input_size(model: Model, size: tuple[int, int] | None) -> tuple[int, tuple[
     trained = tuple(int(model.inferred.get(key, "0")) for key in ("height", "width"))
     height, width = fixed if len(fixed) == 2 else size or trained
     if size not in (None, (height, width)):
-        raise ModelError(f"the size of this network is fixed: {height} x {width}")
+        raise ShapeError(f"the size of this network is fixed: {height} x {width}")
     if height < 1 or width < 1:
-        raise ModelError("the model does not say for which size it was trained: give the size")
+        raise ShapeError("the model does not say for which size it was trained: give the size")
     return 3 if channels == 3 else 1, (height, width)
-
-
-def _check_size(model: Model, channels: int, size: tuple[int, int]) -> None:
-    """Raise `ShapeError` that names the sizes nearby, where the network does not take this one."""
-    if _takes(model, channels, size):
-        return
-    for step in (2**n for n in range(1, 8)):  # most networks halve the image a few times
-        below = tuple(max(step, n // step * step) for n in size)
-        above = tuple(-(-n // step) * step for n in size)
-        if _takes(model, channels, below) and _takes(model, channels, above):
-            near = " or ".join("{} x {}".format(*each) for each in dict.fromkeys((below, above)))
-            raise ShapeError(f"the network does not take {size[0]} x {size[1]} pixels: give the size {near}")
-    raise ShapeError(f"the network does not take {size[0]} x {size[1]} pixels")
-
-
-def _takes(model: Model, channels: int, size: tuple[int, ...]) -> bool:
-    (name,) = model.inputs
-    try:
-        model.graph.bind({name: (1, channels, *size)})
-    except ShapeError:
-        return False
-    return True

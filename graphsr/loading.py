@@ -40,7 +40,7 @@ class Format(Importer, Protocol):
 
     SAVES: tuple[str, ...]
 
-    def save(self, model: Model, path: str | os.PathLike[str], *, dtype: str) -> None:
+    def save(self, model: Model, path: str | os.PathLike[str], *, dtype: str, overwrite: bool) -> None:
         """Write the model to a file that `load` reads. Raises `ModelError`."""
 
 
@@ -59,14 +59,20 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
         found = next((importer for _, importer in _in_turn() if importer.matches(file, head)), None)
         if found is None:
             raise ModelError(f"{path}: not a model file that graphsr reads.\n{supported()}")
-        return found.load(file, **options)
+        try:
+            return found.load(file, **options)
+        except ModelError as error:
+            if file == Path(path):
+                raise
+            raise ModelError(str(error).replace(os.fspath(file), f"embedded model {path}")) from error
 
 
-def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False) -> None:
     """Save a model: as .safetensors in graphsr's own format, of which `load` gives the same model, bit for bit; as
     .onnx with plain operators; as .cfg with a .weights file beside it, for darknet.
 
     With `dtype="float16"` weights are stored in half precision and widened when they are loaded (.safetensors only).
+    The file, and the .weights file, are replaced; the .tree files of a .cfg replace others only with `overwrite`.
     Raises `ModelError` for another suffix, for weights beyond half precision's range, and for a network that the format
     cannot express.
     """
@@ -77,7 +83,7 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
     suffix = Path(path).suffix.lower()
     if suffix not in known:
         raise ModelError(f"{os.fspath(path)}: models are saved as {', '.join(sorted(known))} files")
-    known[suffix].save(model, path, dtype=dtype)
+    known[suffix].save(model, path, dtype=dtype, overwrite=overwrite)
 
 
 def writers() -> dict[str, Format]:

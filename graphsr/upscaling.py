@@ -6,13 +6,14 @@ Pixel range, grey and alpha, clipping and rounding live here; normalisation belo
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from graphsr.backend import Backend, Executable, get_backend
-from graphsr.errors import ImageError, ShapeError
-from graphsr.ir import Graph, Node
+from graphsr.errors import ImageError, ModelError, ShapeError
+from graphsr.ir import Graph, Node, TensorType
 from graphsr.loading import load
 from graphsr.memory import shortage
 from graphsr.model import DEFAULT_BACKEND, Model
@@ -42,7 +43,7 @@ def upscale(
     enlarged by bicubic interpolation.
 
     Raises `ImageError` for other arrays, for NaN, infinite or out-of-range pixels and for images that do not fit in
-    memory, `ModelError` for a model that cannot be loaded.
+    memory, `ModelError` for a model that cannot be loaded or is no image upscaler.
     """
     upscaler = Upscaler(model if isinstance(model, Model) else load(model), backend=backend, threads=threads)
     return upscaler(image)
@@ -160,19 +161,24 @@ def _for_pictures(model: Model, dtype: str) -> Graph:
 
 
 def _checked_scale(model: Model) -> int:
-    """The scale of a model that takes and gives one image."""
+    """The scale of a model that takes and gives one image; `ModelError` for another one."""
     if model.scale is None or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ImageError(
-            f"model {model.architecture} is not an image upscaler: it takes {model.inputs} and gives {model.outputs}"
+        raise ModelError(
+            f"model {model.architecture} is not an image upscaler: it takes {_listed(model.inputs)} and gives "
+            f"{_listed(model.outputs)}; name a super-resolution network"
         )
     (input_type,) = model.inputs.values()
     if input_type.rank != 4 or input_type.shape[1] not in (1, 3):
-        raise ImageError(f"model {model.architecture} takes {input_type}, an image upscaler takes 1 or 3 channels")
+        raise ModelError(f"model {model.architecture} takes {input_type}, an image upscaler takes 1 or 3 channels")
     n, _, h, w = input_type.shape
     (output_type,) = model.outputs.values()
     if output_type.rank != 4 or output_type.shape != (n, input_type.shape[1], model.scale * h, model.scale * w):
-        raise ImageError(f"model {model.architecture} says x{model.scale}, but makes {output_type} of {input_type}")
+        raise ModelError(f"model {model.architecture} says x{model.scale}, but makes {output_type} of {input_type}")
     return model.scale
+
+
+def _listed(types: Mapping[str, TensorType]) -> str:
+    return ", ".join(f"{name} : {type_}" for name, type_ in types.items())
 
 
 def _check_values(planes: Array) -> None:

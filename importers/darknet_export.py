@@ -7,6 +7,7 @@ own. Where a section does not read the layer before it, a [route] stands between
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import defaultdict
@@ -146,11 +147,11 @@ def rule(*ops: type) -> Callable[[Rule], Rule]:
     return enter
 
 
-def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False) -> None:
     """Write a model as `path` (.cfg), the .weights file beside it, and a .tree file for each tree of classes.
 
     All of them appear, the cfg last, or none. Raises `ModelError` that lists every node which darknet cannot express,
-    by name and origin; and where a tree would replace another file.
+    by name and origin; and where a tree would replace another file, without `overwrite`.
     """
     if dtype != "float32":
         raise ModelError(f"darknet stores float32, not {dtype}")
@@ -158,9 +159,10 @@ def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") 
     files = export(model, cfg.stem)
     trees = {cfg.with_name(name): text.encode() for name, text in files.trees.items()}
     try:
-        for tree in [tree for tree, content in trees.items() if os.path.lexists(tree) and tree.read_bytes() != content]:
-            raise ModelError(f"{tree}: the tree of classes goes here, and another file is there: remove it, or name "
-                             "another cfg")  # fmt: skip
+        for tree, content in trees.items():
+            if not overwrite and os.path.lexists(tree) and tree.read_bytes() != content:
+                reason = f"{tree} is another file, where the tree of classes goes: overwrite it, or name another cfg"
+                raise FileExistsError(errno.EEXIST, reason)
         contents = {cfg: files.cfg.encode(), cfg.with_suffix(".weights"): files.weights, **trees}
         with ExitStack() as stack:  # the files take their places in reverse order
             for file, content in contents.items():

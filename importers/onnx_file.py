@@ -40,12 +40,14 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     try:
         return import_model(path, **options)
     except (ModelError, GraphError) as error:
-        raise ModelError(f"{os.fspath(path)}: {error}") from error
+        name = os.fspath(path)
+        raise ModelError(str(error) if str(error).startswith(f"{name}: ") else f"{name}: {error}") from error
 
 
-def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False) -> None:
     """Write the graph of the model with plain operators; open sizes keep their names. Metadata hold `input_range`.
 
+    There is one file, which is replaced with or without `overwrite`.
     Raises `ModelError` with all that ONNX cannot express, and for another dtype than float32.
     """
     if dtype != "float32":

@@ -9,29 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_support import detector_cfg, graphsr, picture
 
 from graphsr import cli
 from graphsr.errors import GraphsrError
-from graphsr.imagefile import ImageFile, read_image, write_image
+from graphsr.imagefile import read_image
 from graphsr.importers.checkpoint import read_checkpoint
 from graphsr.importers.safetensors_file import write_safetensors
 from graphsr.memory import available_memory
-
-from support import ROOT
-
-EXAMPLE = ROOT / "docs" / "example.png"
-
-
-def graphsr(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "graphsr", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
-
-
-def picture(path: Path, dtype: str = "uint8", shape: tuple[int, ...] = (12, 16, 3)) -> Path:
-    top = np.iinfo(dtype).max
-    pixels = (np.arange(np.prod(shape)).reshape(shape) * 37 % top).astype(dtype)
-    write_image(path, ImageFile(pixels=pixels, icc=None, exif=None, format=path.suffix[1:].upper()))
-    return path
 
 
 def test_upscale_beside_the_input_and_quiet(tmp_path: Path) -> None:
@@ -264,7 +249,7 @@ def test_no_output_falls_on_another_file(tmp_path: Path, words: tuple[str, ...])
 @pytest.mark.skipif(available_memory() is None, reason="the system does not tell how much memory there is")
 def test_profile_of_more_than_there_is() -> None:
     done = graphsr("profile", "wdsr-x2", "--size", "999999999999x99999999999")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "GB are free" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -277,20 +262,6 @@ def test_white_survives_onnx(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
     own, onnx = (read_image(tmp_path / f"{name}.png").pixels.astype(int) for name in ("own", "onnx"))
     assert np.abs(own - onnx).max() <= 1
-
-
-def _detector_cfg(folder: Path) -> Path:
-    """A network that halves its input twice, joins both sizes again, and detects."""
-    cfg = folder / "d.cfg"
-    cfg.write_text(
-        "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=6\nsize=1\nstride=2\nactivation=linear\n"
-        "[convolutional]\nfilters=6\nsize=1\nstride=2\nactivation=linear\n[upsample]\nstride=2\n[route]\nlayers=-1,-3\n"
-        "[convolutional]\nfilters=6\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nclasses=1\nnum=1\n"
-    )
-    floats = 3 * 6 + 6 + 6 * 6 + 6 + 12 * 6 + 6
-    header = np.array([0, 2, 0], np.int32).tobytes() + np.int64(0).tobytes()
-    (folder / "d.weights").write_bytes(header + np.zeros(floats, np.float32).tobytes())
-    return cfg
 
 
 @pytest.mark.parametrize(
@@ -306,11 +277,25 @@ def _detector_cfg(folder: Path) -> Path:
         ("detect a.png --cfg d.cfg --size 31x30", 2, "give the size 28 x 28 or 32 x 32"),
         ("detect a.png --cfg d.cfg --names absent", 2, "--names absent: cannot be read: No such file or directory"),
         ("detect a.png --cfg absent.cfg", 3, "neither a file"),
+        ("upscale a.png -m d.cfg", 3, "not an image upscaler"),
+        ("profile d.cfg --size 31x30", 2, "give the size 28 x 28 or 32 x 32"),
+        ("profile wdsr-x2 --size 99999x99999", 2, "GB are free"),
+        ("profile wdsr-x2 --size 8x8 --repeats 1001", 2, "expected a whole number from 1 to 1000"),
+        ("info wdsr-x2 --activation relu", 2, "--activation: change or leave out"),
+        ("info wdsr-x2 --shuffle dcr --fork alexeyab", 2, "embedded model wdsr-x2: this file"),
+        ("info wdsr-x2 -s 4", 2, "leave out -s"),
+        ("info d.cfg -s 2", 2, "does not enlarge images"),
+        ("info d.cfg --weights absent", 1, "No such file"),
+        ("detect a.png --cfg wdsr-x2 --fork alexeyab", 2, "--fork: change or leave out"),
+        ("convert wdsr-x2 x.onnx --float16", 2, "--float16 is for .safetensors files"),
+        ("convert d.cfg d.cfg", 2, "the file is an input"),
+        ("compare a.png absent.png", 1, "No such file"),
+        ("compare . absent", 1, "absent: cannot be read"),
     ],
 )
 def test_exit_codes(words: str, code: int, said: str, tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    _detector_cfg(tmp_path)
+    detector_cfg(tmp_path)
     done = graphsr(*words.split(), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert said in done.stderr

@@ -125,7 +125,8 @@ def test_a_tree_replaces_no_other_file(tmp_path: Path) -> None:
         graphsr.save(model, tmp_path / "again.cfg")
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "again.tree").read_text() == "mine"
-    (tmp_path / "again.tree").unlink()
+    graphsr.save(model, tmp_path / "again.cfg", overwrite=True)
+    assert (tmp_path / "again.tree").read_text() == "class0 -1\nclass1 -1\nclass2 0\n"
     for _ in range(2):
         graphsr.save(model, tmp_path / "again.cfg")
     assert len(list(tmp_path.iterdir())) == len(before) + 2

@@ -126,12 +126,12 @@ def test_other_arrays_are_refused(image: np.ndarray, words: str) -> None:
 
 def test_a_model_that_is_no_upscaler_is_refused() -> None:
     x = Node.input("input", TensorType("float32", (1, 3, 4, 4)))
-    with pytest.raises(graphsr.ImageError, match="not an image upscaler"):
+    with pytest.raises(graphsr.ModelError, match="not an image upscaler"):
         Upscaler(Model(Graph((x,), {"output": x}), "nothing"), backend="reference")
 
 
 def test_a_model_that_misstates_its_scale_is_refused() -> None:
-    with pytest.raises(graphsr.ImageError, match="says x3"):
+    with pytest.raises(graphsr.ModelError, match="says x3"):
         Upscaler(replace(nearest_x2(), scale=3), backend="reference")
 
 
