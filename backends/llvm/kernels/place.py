@@ -112,8 +112,9 @@ class PlaceInColumns(Kernel):
     def _columns(self, k: Function, x: Value, y: Value, mask: Value | None) -> None:
         @k.fold(k["size"], [k.literal(WORST, IVECTOR), k.literal(0, IVECTOR)])
         def best(i: Value, best: list[Value]) -> list[Value]:
-            key = self.search.key(k, load_row(k, x + i * k["inner"] * 4, mask))
-            return self.search.take(k, best, key, k.splat(k.convert("trunc", i, I32)))
+            place = k["size"] - 1 - i if self.search.last else i  # the first one that is met, which takes less to tell
+            key = self.search.key(k, load_row(k, x + place * k["inner"] * 4, mask))
+            return Search(self.search.kind, False).take(k, best, key, k.splat(k.convert("trunc", place, I32)))
 
         place = k.convert("sext", best[1], LONGS)
         if mask is None:

@@ -44,6 +44,8 @@ LanePick: TypeAlias = "tuple[tuple[int, ...], int] | None"
 
 MOST_VECTORS = 8
 """The largest block that is interleaved in registers; others go element by element."""
+FEW_VECTORS, NARROW = 3, 4
+"""So few vectors are in registers as they are; of more where registers are narrow, so many lanes of each."""
 
 GEOMETRY = ("height", "width", "channels", "image", "channel", "cell", "bands", "rows", "stream")
 """Height, width and planes of one cell in the small image; bytes in it from image to image, between the planes of the
@@ -64,7 +66,7 @@ class PlanarRearrange(Kernel):
     def body(self, k: Function, target: Target) -> None:
         b, width = self.block, k["width"]
         small, large = (k["y"], k["x"]) if self.back else (k["x"], k["y"])
-        with band(k, k.unit, k["height"], k["bands"], k["rows"]) as (group, h):
+        with k.narrowed(_lanes(k, self.block)), band(k, k.unit, k["height"], k["bands"], k["rows"]) as (group, h):
             plane, i = group // b, group % b
             n, c = plane // k["channels"], plane % k["channels"]
             cells = small + n * k["image"] + c * k["channel"] + i * b * k["cell"] + h * width * 4
@@ -92,22 +94,28 @@ class PlanarRearrange(Kernel):
 def merge_rows(
     k: Function, rows: list[Value], line: Value, x: Value, mask: Value | None, width: Value, past: bool
 ) -> None:
-    """16 pixels of b rows -> 16·b pixels of a line, past the caches or not."""
+    """A vector of each of b rows -> b vectors of a line, past the caches or not."""
     b = len(rows)
     for m, merged in enumerate(interleave(k, [load_row(k, row + x * 4, mask) for row in rows])):
-        inside = _mask(k, mask, (width - x) * b - m * LANES)
-        store_row(k, merged, line + (x * b + m * LANES) * 4, inside, past_caches=past)
+        inside = _mask(k, mask, (width - x) * b - m * k.lanes_now)
+        store_row(k, merged, line + (x * b + m * k.lanes_now) * 4, inside, past_caches=past)
 
 
 def split_row(
     k: Function, line: Value, rows: list[Value], x: Value, mask: Value | None, width: Value, past: bool
 ) -> None:
-    """16·b pixels of a line -> 16 pixels of b rows, past the caches or not."""
+    """b vectors of a line -> a vector of each of b rows, past the caches or not."""
     b = len(rows)
-    masks = [_mask(k, mask, (width - x) * b - m * LANES) for m in range(b)]
-    given = [load_row(k, line + (x * b + m * LANES) * 4, masks[m]) for m in range(b)]
+    masks = [_mask(k, mask, (width - x) * b - m * k.lanes_now) for m in range(b)]
+    given = [load_row(k, line + (x * b + m * k.lanes_now) * 4, masks[m]) for m in range(b)]
     for row, pixels in zip(rows, deinterleave(k, given), strict=True):
         store_row(k, pixels, row + x * 4, mask, past_caches=past)
+
+
+def _lanes(k: Function, block: int) -> int:
+    """How long the vectors should be of which so many are interleaved: without indices of lanes, which would take
+    registers, the instructions of narrow targets move four lanes."""
+    return LANES if block <= FEW_VECTORS or k.register == LANES else NARROW
 
 
 def _mask(k: Function, mask: Value | None, count: Value) -> Value | None:
@@ -143,9 +151,11 @@ class UnblockPixels(Kernel):
                 line = k["y"] + (((n * self.channels + c) * k["height"] + h) * b + i) * width * (b * 4)
                 first, cell = self.staged(k, c, i)
                 if b <= MOST_VECTORS:
-                    for m in range(b):
-                        at = line + (x * b + m * LANES) * 4
-                        store_row(k, self.line(k, c, i, m), at, _mask(k, mask, (width - x) * b - m * LANES))
+                    with k.narrowed(_lanes(k, b)):
+                        for m in range(LANES * b // k.lanes_now):
+                            done = m * k.lanes_now
+                            inside = _mask(k, mask, (width - x) * b - done)
+                            store_row(k, self.line(k, c, i, m), line + (x * b + done) * 4, inside)
                 else:
                     with k.loop(k.minimum(width - x, LANES)) as p, k.loop(b) as j:
                         value = k.load(first + j * cell + p * 4, FLOAT)
@@ -169,9 +179,10 @@ class UnblockPixels(Kernel):
         return k.scratch + (c * channel + i * (self.block * cell)) * VECTOR_BYTES, cell * VECTOR_BYTES
 
     def line(self, k: Function, c: Index, i: Index, m: int) -> Value:
-        """Of line i of a channel the m-th vector of b that are made of 16 staged pixels."""
+        """Of line i of a channel the m-th vector that is made of 16 staged pixels."""
         first, cell = self.staged(k, c, i)
-        return interleaved(k, [k.load(first + j * cell) for j in range(self.block)], m)
+        pixels, m = divmod(m, self.block)
+        return interleaved(k, [k.load(first + j * cell + pixels * 4 * k.lanes_now) for j in range(self.block)], m)
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,10 @@ def permute(k: Function, sources: Sequence[Value], picks: Sequence[Pick]) -> Val
     lanes = [pick[1] if pick and pick[0] == used[0] else 0 for pick in picks]
     for source in used[1:]:
         taken = [
-            LANES + pick[1] if pick and pick[0] == source else lane for pick, lane in zip(picks, lanes, strict=True)
+            k.lanes_now + pick[1] if pick and pick[0] == source else lane
+            for pick, lane in zip(picks, lanes, strict=True)
         ]
-        result, lanes = k.shuffle(result, sources[source], taken), list(range(LANES))
+        result, lanes = k.shuffle(result, sources[source], taken), list(range(k.lanes_now))
     if any(pick and lane != i for i, (pick, lane) in enumerate(zip(picks, lanes, strict=True))):
         result = k.shuffle(result, result, lanes)
     if None in picks:
@@ -145,21 +146,29 @@ def permute(k: Function, sources: Sequence[Value], picks: Sequence[Pick]) -> Val
     return result
 
 
-def interleave(k: Function, sources: Sequence[Value]) -> list[Value]:
-    """b vectors as b vectors a[0] b[0] … a[1] b[1] …"""
-    return [interleaved(k, sources, m) for m in range(len(sources))]
+def interleave(k: Function, sources: Sequence[Value], unit: int = 1) -> list[Value]:
+    """b vectors as b vectors a[0] b[0] … a[1] b[1] …, of units of so many lanes. Where b is even, first two at a time,
+    and then these pairs."""
+    b = len(sources)
+    if b == 2 or b % 2:
+        return [interleaved(k, sources, m, unit) for m in range(b)]
+    pairs = [interleave(k, sources[i : i + 2], unit) for i in range(0, b, 2)]
+    return [vector for half in zip(*pairs, strict=True) for vector in interleave(k, half, 2 * unit)]
 
 
-def interleaved(k: Function, sources: Sequence[Value], m: int) -> Value:
+def interleaved(k: Function, sources: Sequence[Value], m: int, unit: int = 1) -> Value:
     """The m-th vector of these alone."""
-    places = [divmod(p, len(sources)) for p in range(m * LANES, (m + 1) * LANES)]
-    return permute(k, sources, [(j, x) for x, j in places])
+    picks = []
+    for p in range(m * k.lanes_now, (m + 1) * k.lanes_now):
+        x, j = divmod(p // unit, len(sources))
+        picks.append((j, x * unit + p % unit))
+    return permute(k, sources, picks)
 
 
 def deinterleave(k: Function, sources: Sequence[Value]) -> list[Value]:
     """The inverse of `interleave`."""
-    b = len(sources)
-    return [permute(k, sources, [divmod(x * b + j, LANES) for x in range(LANES)]) for j in range(b)]
+    b, lanes = len(sources), k.lanes_now
+    return [permute(k, sources, [divmod(x * b + j, lanes) for x in range(lanes)]) for j in range(b)]
 
 
 def float_table(values: Array) -> Array:
