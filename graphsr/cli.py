@@ -1,8 +1,9 @@
 """The command line: `graphsr upscale | detect | info | convert | compare | profile | backends | cache`.
 
-Exit codes: 0 all is well, 1 files could not be read, computed or written (the others are done), 2 wrong usage, 3 the
-model was refused, 130 interrupted. This module only parses and prints; each command is one function in
-`graphsr.commands`, imported when it is called, so that `graphsr --help` is quick.
+Exit codes: 0 all is well, 1 files could not be read, computed or written (the others are done), 2 wrong usage (words,
+options or sizes that do not fit), 3 the model was refused (damaged, unknown, or unsuitable), 130 interrupted. This
+module only parses and prints; each command is one function in `graphsr.commands`, imported when it is called, so that
+`graphsr --help` is quick.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def _detector(options: argparse.Namespace) -> Detector:
     model = _load_with(options.cfg, _overrides(options))
     _say_assumptions(model)
     try:
-        return Detector(
+        detector = Detector(
             model,
             names=_names(options.names) if options.names else (),
             threshold=options.threshold,
@@ -115,8 +115,10 @@ def _detector(options: argparse.Namespace) -> Detector:
             backend=options.backend or DEFAULT_BACKEND,
             threads=options.threads,
         )
+        detector.check_memory()
     except ShapeError as error:
         raise UsageError(f"--size: {error}") from error
+    return detector
 
 
 def _names(path: str) -> tuple[str, ...]:
@@ -238,8 +240,10 @@ def compare(options: argparse.Namespace) -> int:
     """`graphsr compare A B`"""
     a, b = Path(options.a), Path(options.b)
     for path in (a, b):
-        if not os.path.exists(path):
-            raise ImageError(f"{path}: cannot be read: No such file or directory")
+        try:
+            path.stat()
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
     if os.path.isdir(a) != os.path.isdir(b):
         raise UsageError(f"compare two images or two folders, not one of each: {a}, {b}")
     if options.convention == "paper":
@@ -264,7 +268,7 @@ def compare(options: argparse.Namespace) -> int:
             text, figures = _compare_row(a / name, b / name, convention, name)
         except ImageError as error:
             failed += 1
-            _complain("compare", _name_file(error, a / name))
+            _complain("compare", str(error))
         else:
             print(text)
             rows.append(figures)
@@ -275,7 +279,11 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _compare_row(a: Path, b: Path, convention: Convention, name: str) -> tuple[str, tuple[float, float]]:
-    result = compare_images(read_image(a).pixels, read_image(b).pixels, convention)
+    images = read_image(a).pixels, read_image(b).pixels
+    try:
+        result = compare_images(*images, convention)
+    except ImageError as error:
+        raise ImageError(f"{a}, {b}: {error}") from error
     text = f"{name:<24} PSNR {result.psnr:7.3f} dB  SSIM {result.ssim:.4f}  largest difference {result.max_abs:g}"
     return text, (result.psnr, result.ssim)
 

@@ -105,17 +105,22 @@ class Detector:
     def __call__(self, image: Array) -> list[Detection]:
         """The objects in an image (HxW, HxWx2, HxWx3 or HxWx4; uint8, uint16, or float with white at 1), best first.
 
-        Raises `ImageError` for other arrays, and when the network gives no numbers.
+        Raises `ImageError` for other arrays, and when the network gives no numbers; `ShapeError` as `check_memory`.
         """
         planes = image_planes(image, self.channels)
+        self.check_memory()
         (name,) = self.model.inputs
-        planned = self.executable.bind({name: (1, self.channels, *self.size)}).planned_bytes
-        if lack := shortage(planned):
-            raise ImageError(f"a network of {self.size[0]} x {self.size[1]} pixels {lack}: choose a smaller size")
         x, placement = place(planes, self.size, self.letterbox)
         outputs = self.executable({name: x * np.float32(self.model.input_range)})
         found = [candidates(head, outputs[name], self.size, self.threshold) for name, head in self.heads.items()]
         return self._named(self._suppressed(Candidates.joined(found), placement), image.shape[0], image.shape[1])
+
+    def check_memory(self) -> None:
+        """Raise `ShapeError` when the network, at its size, takes more memory than there is."""
+        (name,) = self.model.inputs
+        planned = self.executable.bind({name: (1, self.channels, *self.size)}).planned_bytes
+        if lack := shortage(planned):
+            raise ShapeError(f"a network of {self.size[0]} x {self.size[1]} pixels {lack}: choose a smaller size")
 
     def _suppressed(self, found: Candidates, placement: Placement) -> Candidates:
         """What remains; the last head says how, as in darknet."""

@@ -65,12 +65,16 @@ def _rgb8(pixels: Array) -> Array:
 
 
 def detections_json(found: Mapping[str, tuple[int, int, Sequence[Detection]]]) -> str:
-    """JSON text of the detections of several images: name -> (width, height, detections). Boxes are in pixels."""
+    """JSON text of the detections of several images: name -> (width, height, detections). Boxes are in pixels.
+
+    Bytes of a file name that are no text are escapes, \\udc80 … \\udcff, of which `os.fsencode` makes the bytes again.
+    """
     images: list[dict[str, Any]] = []
     for name, (width, height, detections) in found.items():
         objects = [_plain(detection) for detection in detections]
         images.append({"image": name, "width": width, "height": height, "detections": objects})
-    return json.dumps(images, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(images, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # JSON and Python spell these escapes alike
 
 
 def _plain(detection: Detection) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Importers are found through the entry-point group `graphsr.importers`. An import
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -127,8 +128,14 @@ def _model_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield file
         return
     file = Path(path)
-    if not os.path.isfile(file):  # False for a name that no file can have, too
-        raise ModelError(f"{os.fspath(path)!r} is neither a file nor an embedded model.\n{supported()}")
+    try:
+        regular = stat.S_ISREG(os.stat(file).st_mode)
+    except PermissionError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        raise ModelError(f"{os.fspath(path)!r} is neither a file nor an embedded model.\n{supported()}") from None
+    if not regular:
+        raise ModelError(f"{os.fspath(path)!r} is a folder or a device, and no model file.\n{supported()}")
     yield file
 
 

@@ -95,6 +95,8 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise OutputError(f"{error.filename} is a file, and no folder: name another place") from error
+    except OSError as error:
+        raise OutputError(f"the folder {error.filename} cannot be made: {error.strerror}") from error
 
 
 @contextmanager

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from cli_support import detector_cfg, graphsr, picture
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graphsr import cli
+from graphsr.detection_drawing import detections_json
 
 COMMANDS = ("upscale", "detect", "info", "convert", "compare", "profile", "backends", "cache")
 FULL = Path("/dev/full")
@@ -46,6 +49,13 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     done = shell("graphsr compare *.png *.png", tmp_path)
     assert done.returncode == 0
     assert b"a\xff.png" in done.stdout
+
+
+@given(name=st.binary(min_size=1))
+def test_any_name_is_read_back_from_json(name: bytes) -> None:
+    written = detections_json({os.fsdecode(name): (3, 4, [])}).encode("utf-8")
+    (entry,) = json.loads(written)
+    assert os.fsencode(entry["image"]) == name
 
 
 def test_an_encoding_without_the_character(tmp_path: Path) -> None:
