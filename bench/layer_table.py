@@ -85,6 +85,7 @@ LAYERS = (
     Layer("channels of several layers", "route", "route", "route", "concat split"),
     Layer("pixel shuffle", "shuffler", "shuffler", "shuffler", "depth_to_space"),
     Layer("resize", "upsample", "upsample", "upsample", "resize"),
+    Layer("pixels at computed places", ops="grid_sample"),
     Layer("blocks into channels", "reorg3d", ops="space_to_depth"),
     Layer("the same, historical order", "reorg"),
     Layer("crop", "crop"),

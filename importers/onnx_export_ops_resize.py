@@ -1,5 +1,6 @@
 """How resizing is written as ONNX: by Resize of set 17, or for what that has no words for by products with the matrices
-of the interpolation, Y = A·X·Bᵀ. These need known sizes; of open ones some forms are refused."""
+of the interpolation, Y = A·X·Bᵀ. These need known sizes; of open ones some forms are refused. GridSample is there in
+set 17 for images."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import numpy as np
 from graphsr.dim import Size
 from graphsr.ir import TensorType
 from graphsr.op import Array
-from graphsr.ops import CropAndResize, Resize
+from graphsr.ops import CropAndResize, GridSample, Resize
 from graphsr.ops.resize import LARGEST_DENOMINATOR
 
 from .onnx_export_writer import Rules, Site, UnwritableError
@@ -129,4 +130,11 @@ def _crop(s: Site, op: CropAndResize, x: str) -> str:
     return s("Where", outside, s.number(op.value), y) if outside.any() else y
 
 
-RESIZE: Rules = {Resize: _resize, CropAndResize: _crop}
+def _grid_sample(s: Site, op: GridSample, x: str, grid: str) -> str:
+    if s.x.rank != 4:
+        raise UnwritableError("GridSample of operator set 17 samples images alone, of 4 dimensions")
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(op.mode, op.mode)
+    return s("GridSample", x, grid, mode=mode, padding_mode=op.padding, align_corners=int(op.align_corners))
+
+
+RESIZE: Rules = {Resize: _resize, CropAndResize: _crop, GridSample: _grid_sample}

@@ -1,4 +1,4 @@
-"""Resize and Upsample of ONNX: our `Resize` for images, axis by axis for everything else.
+"""Resize, Upsample and GridSample of ONNX. Resizing: our `Resize` for images, axis by axis for everything else.
 
 What our `Resize` has no words for, a region of the input (tf_crop_and_resize) and a scale that is not the quotient of
 the sizes (keep_aspect_ratio_policy), becomes the product with the matrix of the interpolation along each axis.
@@ -16,7 +16,7 @@ from graphsr.dim import Size, product
 from graphsr.errors import ModelError
 from graphsr.ir import Node
 from graphsr.op import Array
-from graphsr.ops import Add, MatMul, Mul, Reshape, Resize, Transpose
+from graphsr.ops import Add, Cast, GridSample, MatMul, Mul, Reshape, Resize, Transpose
 from graphsr.ops.reduce import normal_axes
 from graphsr.ops.resize import ROUNDING
 
@@ -53,6 +53,20 @@ def upsample(call: Call) -> Node:
     mode = {"bilinear": "linear"}.get(call.attr("mode"), call.attr("mode"))
     settings = Resize(mode=mode, coordinates="asymmetric", rounding="floor")
     return _along(call, x, _scaled(x, scales), settings)
+
+
+@operator("GridSample")
+def grid_sample(call: Call) -> Node:
+    """| since | |
+    |---|---|
+    | 16 | images; modes bilinear and bicubic |
+    | 20 | any number of axes; the modes are called linear and cubic |
+    """
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(call.attr("mode"), call.attr("mode"))
+    x, grid = call.x(0), call.x(1)
+    if grid.type.dtype != x.type.dtype:
+        grid = call(Cast(x.type.dtype), grid)
+    return call(GridSample(mode, call.attr("padding_mode"), bool(call.attr("align_corners"))), x, grid)
 
 
 @operator("Resize")

@@ -15,8 +15,9 @@ GreaterOrEqual HardSigmoid HardSwish Hardmax InstanceNormalization LRN Less Less
 LpPool MatMul Max Mean Min Mish Mod Not Or Range Reciprocal ReduceL1 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin
 ReduceProd ReduceSumSquare Round Selu Shrink Sign Sin Size Softmax Softplus Softsign Sum Swish ThresholdedRelu Tile
 Where Xor"""
-TIER_3 = """CenterCropPad CumSum Einsum GatherElements GatherND Gelu GroupNormalization IsInf IsNaN LayerNormalization
-MeanVarianceNormalization OneHot RMSNormalization Scatter ScatterElements ScatterND SwiGLU Tan TopK Trilu"""
+TIER_3 = """CenterCropPad CumSum Einsum GatherElements GatherND Gelu GridSample GroupNormalization IsInf IsNaN
+LayerNormalization MeanVarianceNormalization OneHot RMSNormalization Scatter ScatterElements ScatterND SwiGLU Tan
+TopK Trilu"""
 """As far as they are read."""
 RECURRENT = "GRU LSTM RNN"
 OPERATORS = {*TIER_1.split(), *TIER_2.split(), *TIER_3.split(), *RECURRENT.split()}

@@ -55,6 +55,7 @@ WITHOUT_LIMIT = {
     "crop_and_resize",
     "dropout",
     "grid_head",
+    "grid_sample",
     "group_norm",
     "hellinger_cost",
     "instance_norm",

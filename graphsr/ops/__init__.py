@@ -78,6 +78,7 @@ from graphsr.ops.reduce_kinds import (
     ReduceSumSquare,
 )
 from graphsr.ops.resize import Resize
+from graphsr.ops.sample import GridSample
 from graphsr.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose
 from graphsr.ops.unary import (
     Abs,
@@ -147,6 +148,7 @@ __all__ = [
     "Greater",
     "GreaterEqual",
     "GridHead",
+    "GridSample",
     "GroupNorm",
     "Gru",
     "HardSigmoid",

@@ -29,6 +29,7 @@ from graphsr.testing import (  # each enters its strategies in LAYERS
     reduce,
     reduce_kinds,
     resize,
+    sample,
     shape,
     unary,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "reduce",
     "reduce_kinds",
     "resize",
+    "sample",
     "shape",
     "tolerance",
     "unary",

@@ -30,6 +30,7 @@ from oracles import (
     reduce,
     reduce_kinds,
     resize,
+    sample,
     shape,
     unary,
 )
@@ -53,6 +54,7 @@ ORACLES: dict[str, Callable[[Case], Array]] = {
     **reduce.ORACLES,
     **reduce_kinds.ORACLES,
     **resize.ORACLES,
+    **sample.ORACLES,
     **shape.ORACLES,
     **unary.ORACLES,
 }
