@@ -157,6 +157,8 @@ class Function:
         self.register = register
         self.lanes_now = LANES
         """Of the vectors that are written now: fewer inside `pieces`."""
+        self._is_sparing = False
+        """Whether all constants of vectors wait in memory."""
         self._declares: dict[str, str] = {}
         self._table: dict[tuple[str, str], int] = {}
         """Constants in memory, by type and text, and how many bytes stand before each."""
@@ -180,9 +182,9 @@ class Function:
 
     def literal(self, value: float, type_: str = I64) -> Value:
         """A constant; of a vector type, the same in every lane."""
-        scalar = type_.removeprefix(f"<{LANES} x ").removesuffix(">")
-        text = _hexadecimal(value, scalar) if is_float(scalar) else str(int(value))
-        return Value(self, type_, text if scalar == type_ else f"splat ({scalar} {text})")
+        if self._is_sparing and value and type_ not in (MASK, I64, I32, I1):
+            return self.stored(value, type_)
+        return Value(self, type_, _constant(value, type_))
 
     def vector(self, value: float) -> Value:
         """The constant in every lane of a float vector."""
@@ -191,7 +193,7 @@ class Function:
     def stored(self, value: float, type_: str = VECTOR) -> Value:
         """A number in every lane of a vector, loaded where it is read. LLVM moves other constants before the loop, more
         of them than there are registers, and then saves some; it leaves a load among stores where it is."""
-        key = type_, self.literal(value, type_).text
+        key = type_, _constant(value, type_)
         place = self._table.setdefault(key, sum(_size(other) for other, _ in self._table))
         return self.load(Value(self, PTR, f"@{self.name}.table") + place, type_, align=VECTOR_BYTES)
 
@@ -413,6 +415,17 @@ class Function:
         yield
         self.lanes_now = before
 
+    def fence(self) -> None:
+        """No instruction, but nothing that is read before is kept for what is read again behind it."""
+        self._lines.append('  fence syncscope("singlethread") acq_rel')
+
+    @contextmanager
+    def sparing(self) -> Iterator[None]:
+        """Code with more constants than there are registers: all of them are `stored`, but zeros."""
+        before, self._is_sparing = self._is_sparing, True
+        yield
+        self._is_sparing = before
+
     @contextmanager
     def pieces(self) -> Iterator[Index]:
         """A loop over the registers that a vector takes; yields where in a vector a piece begins, in bytes.
@@ -543,6 +556,12 @@ def module(functions: Sequence[Function], features: str = "") -> str:
 def _size(vector: str) -> int:
     """Bytes of a whole vector of numbers."""
     return VECTOR_BYTES * (2 if "double" in vector or "i64" in vector else 1)
+
+
+def _constant(value: float, type_: str) -> str:
+    scalar = type_.removeprefix(f"<{LANES} x ").removesuffix(">")
+    text = _hexadecimal(value, scalar) if is_float(scalar) else str(int(value))
+    return text if scalar == type_ else f"splat ({scalar} {text})"
 
 
 def _text(index: Index) -> str:

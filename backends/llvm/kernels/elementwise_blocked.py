@@ -18,7 +18,7 @@ from graphsr.op import Array
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
-from .elementwise_ops import Step, evaluate, lanes_for
+from .elementwise_ops import Step, evaluate, holds_many, lanes_for
 from .layout import lane_masks, without_padding, zero_halo
 
 if TYPE_CHECKING:
@@ -53,44 +53,47 @@ class InBlocks(Kernel):
         with k.loop(k["blocks"]) as block:
             out = k["y"] + k.unit * k["y_row"] + block * k["y_block"]
             with k.pieces() as piece:
-                self._row(k, block, piece, out + piece)
+                self._row(k, block, piece, out)
             zero_halo(k, out, k["width"], k["y_left"], k["y_right"])
 
     def _row(self, k: Function, block: Value, piece: Index, out: Value) -> None:
         """One block of the row, or those of its lanes that fill a register."""
+        rows = {i: self._place(k, i, block) for i in range(len(self.inputs))}
         lanes = lanes_for(k, self.steps)
-        parts = range(0, k.lanes_now, lanes)
         with k.narrowed(lanes):
-            repeated = [self._repeated(k, block, piece + 4 * first) for first in parts]
-            rows = {
-                i: k[f"x{i}"] + k.unit * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece
-                for i, kind in enumerate(self.inputs)
-                if kind == IMAGE
-            }
+            parts = [piece + 4 * first for first in range(0, k.register, lanes)]
+            once = [{} if holds_many(self.steps) else self._repeated(k, rows, part) for part in parts]
             with k.loop(k["width"]) as x:
-                for first, vectors in zip(parts, repeated, strict=True):
-                    at = x * VECTOR_BYTES + 4 * first
-                    inputs = vectors | {i: k.load(row + at) for i, row in rows.items()}
+                for part, vectors in zip(parts, once, strict=True):
+                    at = x * VECTOR_BYTES + part
+                    vectors = vectors or self._repeated(k, rows, part)
+                    images = {i: k.load(rows[i] + at) for i, kind in enumerate(self.inputs) if kind == IMAGE}
+                    inputs = vectors | images
                     y = evaluate(k, self.steps, [inputs[i] for i in range(len(self.inputs))])
                     if self.partial:  # the mask is read again and again: it would need a register all the way
-                        y = without_padding(
-                            k, y, k.load(k["lanes"] + block * VECTOR_BYTES + (piece + 4 * first), IVECTOR)
-                        )
+                        y = without_padding(k, y, k.load(k["lanes"] + block * VECTOR_BYTES + part, IVECTOR))
                     k.store(y, out + at)
 
-    def _repeated(self, k: Function, block: Value, piece: Index) -> dict[int, Value]:
+    def _place(self, k: Function, i: int, block: Value) -> Value:
+        """Where what a block of the row needs of an operand begins."""
+        x = k[f"x{i}"]
+        match self.inputs[i]:
+            case "image":
+                return x + k.unit * k[f"x{i}_row"] + block * k[f"x{i}_block"]
+            case "pixel":
+                image = k.unit // k["height"] * k[f"x{i}_images"]
+                return x + image * k[f"x{i}_row"] + block * k[f"x{i}_block"]
+            case "channels":
+                return x + block * VECTOR_BYTES
+        return x
+
+    def _repeated(self, k: Function, rows: Mapping[int, Value], part: Index) -> dict[int, Value]:
         """The vectors of the operands that are the same for the whole row."""
-        found = {}
-        for i, kind in enumerate(self.inputs):
-            match kind:
-                case "pixel":
-                    image = k.unit // k["height"] * k[f"x{i}_images"]
-                    found[i] = k.load(k[f"x{i}"] + image * k[f"x{i}_row"] + block * k[f"x{i}_block"] + piece)
-                case "channels":
-                    found[i] = k.load(k[f"x{i}"] + block * VECTOR_BYTES + piece)
-                case "number":
-                    found[i] = k.splat(k.load(k[f"x{i}"], FLOAT))
-        return found
+        return {
+            i: k.splat(k.load(rows[i], FLOAT)) if kind == NUMBER else k.load(rows[i] + part)
+            for i, kind in enumerate(self.inputs)
+            if kind != IMAGE
+        }
 
 
 def kind_of(operand: Operand, dims: tuple[int, ...]) -> str | None:

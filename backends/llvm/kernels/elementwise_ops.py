@@ -6,6 +6,7 @@ Numbers are vectors of float32, truth values are masks; the ops of `ANY_NUMBER` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf
 
@@ -17,8 +18,10 @@ from graphsr.ops import (
     BatchNorm,
     Cast,
     Ceil,
+    Celu,
     Cos,
     Div,
+    Elu,
     Equal,
     Erf,
     Exp,
@@ -33,8 +36,11 @@ from graphsr.ops import (
     LessEqual,
     Linear,
     Log,
+    Loggy,
+    Logistic,
     Maximum,
     Minimum,
+    Mish,
     Mod,
     Mul,
     Neg,
@@ -44,12 +50,16 @@ from graphsr.ops import (
     PRelu,
     Reciprocal,
     Round,
+    Selu,
     Shortcut,
     Shrink,
     Sign,
+    Silu,
     Sin,
+    SoftPlus,
     Sqrt,
     Sub,
+    Tanh,
     ThresholdedRelu,
     Where,
     Xor,
@@ -60,6 +70,11 @@ from .activation import EMITTERS, emit_activation, leaky
 from .integers import remainder, to_integer
 from .math import DOUBLES, LONGS, constant, erf, exp, log_, power
 from .trigonometry import cos, sin
+
+FUNCTIONS = (Celu, Cos, Elu, Erf, Exp, Gelu, Log, Loggy, Logistic, Mish, Pow, Selu, Silu, Sin, SoftPlus, Tanh)
+"""Ops whose formulas have many constants."""
+IN_DOUBLES = (Cos, Gelu, Mod, Pow, Sin)
+"""Those that hold many numbers of float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +89,31 @@ def evaluate(k: Function, steps: Sequence[Step], inputs: Sequence[Value]) -> Val
     """The value of the last step."""
     values = list(inputs)
     for step in steps:
-        values.append(FORMULAS[type(step.op)](k, step.op, *(values[i] for i in step.operands)))
+        operands = (values[i] for i in step.operands)
+        with k.sparing() if is_crowded(k, steps) and not isinstance(step.op, IN_DOUBLES) else nullcontext():
+            values.append(FORMULAS[type(step.op)](k, step.op, *operands))
+        if is_crowded(k, steps):
+            k.fence()
     return values[-1]
+
+
+def is_crowded(k: Function, steps: Sequence[Step]) -> bool:
+    """Whether a chain may have more constants than there are registers: they are read where they are needed, then."""
+    many = FUNCTIONS if k.register < LANES else IN_DOUBLES
+    return len(steps) > 1 and any(isinstance(step.op, many) for step in steps)
 
 
 def lanes_for(k: Function, steps: Sequence[Step]) -> int:
     """How long the vectors of a chain should be: a register, or one of doubles where many of those are held."""
-    many = (Cos, Gelu, Mod, Sin) if k.register < LANES else (Mod,)
+    many: tuple[type[Op], ...] = (Mod,)
+    if k.register < LANES:
+        many = IN_DOUBLES if len(steps) > 1 else (Cos, Gelu, Mod, Sin)
     return k.register // 2 if any(isinstance(step.op, many) for step in steps) else k.register
 
 
-def holds_many(k: Function, steps: Sequence[Step]) -> bool:
-    """Whether a chain leaves no registers for operands that are the same in every round of a loop."""
-    return k.register < LANES and any(isinstance(step.op, Cos | Gelu | Mod | Pow | Sin) for step in steps)
+def holds_many(steps: Sequence[Step]) -> bool:
+    """Whether a chain may leave no registers for operands that are the same in every round of a loop."""
+    return any(isinstance(step.op, FUNCTIONS) for step in steps)
 
 
 Formula = Callable[..., Value]

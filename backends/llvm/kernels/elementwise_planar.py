@@ -119,7 +119,7 @@ class Planar(Kernel):
         def repeated() -> dict[int, Value]:
             return {i: x.load_one(k, rows[i]) for i, x in enumerate(self.inputs) if not x.runs}
 
-        once = {} if holds_many(k, self.steps) else repeated()
+        once = {} if holds_many(self.steps) else repeated()
 
         def vector(i: Value, mask: Value | None = None) -> None:
             same = once or repeated()

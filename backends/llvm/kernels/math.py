@@ -163,9 +163,9 @@ def mish(k: Function, x: Value) -> Value:
 def erf(k: Function, x: Value) -> Value:
     """A polynomial near 0, elsewhere 1 − e^(−q(|x|)) with the sign of x."""
     one, a = k.vector(1.0), k.intrinsic("fabs", x)
-    near = k.fma(x, polynomial(k, x * x, ERF_NEAR), x)
+    near = k.fma(x, polynomial(k, x * x, ERF_NEAR, stored=True), x)
     t = at_most(k, a, 4)
-    far = one - exp(k, -k.fma(t, polynomial(k, t, ERF_FAR), t))
+    far = one - exp(k, -k.fma(t, polynomial(k, t, ERF_FAR, stored=True), t))
     return k.select(a < one, near, k.intrinsic("copysign", far, x))
 
 
@@ -233,10 +233,10 @@ def exp_wide(k: Function, x: Value) -> Value:
     return y * k.bitcast((n + coefficient(k, 1023, LONGS)) << 52, DOUBLES)
 
 
-def polynomial(k: Function, x: Value, coefficients: Sequence[float]) -> Value:
+def polynomial(k: Function, x: Value, coefficients: Sequence[float], *, stored: bool = False) -> Value:
     """Σ c[i]·xⁱ by Horner's rule. Where x takes two registers, coefficients wait in memory: each would take one."""
     takes_two = x.type == DOUBLES and k.lanes_now > k.register // 2
-    number = k.stored if takes_two or len(coefficients) > MOST_IN_REGISTERS else partial(coefficient, k)
+    number = k.stored if stored or takes_two or len(coefficients) > MOST_IN_REGISTERS else partial(coefficient, k)
     y = number(coefficients[-1], x.type)
     for c in reversed(coefficients[:-1]):
         y = fma(k, y, x, number(c, x.type))
