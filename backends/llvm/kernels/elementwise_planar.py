@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..kernel import Argument, Kernel
 from ..loops import I32, I64, IVECTOR, LANES, PTR, VECTOR, Function, Value
+from .axes import joined
 from .elementwise_ops import Step, evaluate, holds_many, lanes_for
 from .math import DOUBLES, LONGS
 
@@ -170,20 +171,10 @@ def merge_axes(shape: tuple[int, ...], operands: list[tuple[int, ...]]) -> tuple
     ([2, 3], 20, [[60, 20, 1], [0, 1, 0]])
     """
     padded = [(1,) * (len(shape) - len(x)) + x for x in operands]
-    sizes: list[int] = []
-    strides: list[list[int]] = [[] for _ in operands]
-    for axis, size in enumerate(shape):
-        if size == 1:
-            continue
-        new = [prod(x[axis + 1 :]) if x[axis] == size else 0 for x in padded]
-        if sizes and all(old[-1] == s * size for old, s in zip(strides, new, strict=True)):
-            sizes[-1] *= size
-            for old, s in zip(strides, new, strict=True):
-                old[-1] = s
-        else:
-            sizes.append(size)
-            for old, s in zip(strides, new, strict=True):
-                old.append(s)
-    if not sizes:
+    axes = joined(
+        (size, tuple(prod(x[axis + 1 :]) if x[axis] == size else 0 for x in padded)) for axis, size in enumerate(shape)
+    )
+    if not axes:
         return [], 1, [[1] for _ in operands]
-    return sizes[:-1], sizes[-1], strides
+    sizes = [size for size, _ in axes]
+    return sizes[:-1], sizes[-1], [[steps[i] for _, steps in axes] for i in range(len(operands))]

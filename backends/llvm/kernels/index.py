@@ -28,6 +28,7 @@ from graphsr.ops.index import expect_inside
 from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I32, I64, PTR, Function, Value
 from ..tensor import Buffer
+from .axes import joined
 from .move import contiguous, words
 from .row import bands_of, even_parts, load_row, over_row, store_row
 
@@ -192,7 +193,8 @@ def places(plan: Planner, node: Node, indexed: Sequence[tuple[int, int]], along:
     x, indices = (child.type for child in node.inputs[:2])
     if not x.size or not indices.size:
         raise NoKernel("no element or no index")
-    along = joined(along)
+    runs = joined((length, (step,)) for length, step in along)
+    runs = runs if any(step for _, (step,) in runs) else []  # all rows count from the same place
     count = prod(indices.dims) // len(indexed)
     units, each = bands_of(count, 8 * len(indexed))
     table = Buffer(TensorType("int64", (count,)))
@@ -200,28 +202,11 @@ def places(plan: Planner, node: Node, indexed: Sequence[tuple[int, int]], along:
     arguments |= {"each": each, "seen": np.zeros((units, len(indexed), 2), np.int64)}
     for d, (size, step) in enumerate(indexed):
         arguments |= {f"size{d}": size, f"step{d}": step}
-    for a, (length, stride) in enumerate(along):
+    for a, (length, (stride,)) in enumerate(runs):
         arguments |= {f"length{a}": length, f"stride{a}": stride}
-    kernel = Places(I64 if indices.dtype == "int64" else I32, len(indexed), len(along))
+    kernel = Places(I64 if indices.dtype == "int64" else I32, len(indexed), len(runs))
     plan.call(node, kernel, arguments, units, label="places of indices")
     return table
-
-
-def joined(along: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same axes, as (length, step), with those in one that continue each other; none where no axis has a step.
-
-    >>> joined([(2, 12), (3, 4), (4, 1)])
-    [(24, 1)]
-    >>> joined([(5, 0), (2, 0)])
-    []
-    """
-    axes: list[tuple[int, int]] = []
-    for length, step in along:
-        if axes and axes[-1][1] == length * step:
-            axes[-1] = axes[-1][0] * length, step
-        elif length > 1:
-            axes.append((length, step))
-    return axes if any(step for _, step in axes) else []
 
 
 def take(plan: Planner, node: Node, table: Buffer, outer: int, size: int, run: int) -> None:

@@ -21,6 +21,7 @@ from graphsr.ir import Node, TensorType
 
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, PTR, VECTOR_BYTES, Function, Value
+from .axes import joined
 from .layout import transpose, zero_halo
 from .row import bands_of, load_row, over_row, store_row
 
@@ -156,13 +157,5 @@ def contiguous(shape: Sequence[int], itemsize: int = 4) -> list[int]:
 
 def _joined(axes: Sequence[Axis]) -> list[Axis]:
     """The same move with as few axes as can be, the last one contiguous in the result."""
-    joined: list[Axis] = []
-    for axis in axes:
-        if axis.size == 1:
-            continue
-        before = joined[-1] if joined else None
-        if before and (before.x_step, before.y_step) == (axis.size * axis.x_step, axis.size * axis.y_step):
-            joined[-1] = Axis(before.size * axis.size, axis.x_step, axis.y_step)
-        else:
-            joined.append(axis)
-    return joined if joined and joined[-1].y_step == 4 else [*joined, Axis(1, 4, 4)]
+    found = [Axis(size, *steps) for size, steps in joined((a.size, (a.x_step, a.y_step)) for a in axes)]
+    return found if found and found[-1].y_step == 4 else [*found, Axis(1, 4, 4)]

@@ -35,6 +35,7 @@ from graphsr.ops.reduce import Reduction, normal_axes
 
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from .axes import joined
 from .folding import Folding
 from .math import log_
 from .move import contiguous
@@ -303,13 +304,8 @@ def _lower_planar(plan: Planner, node: Node, formula: Formula, axes: tuple[int, 
 
 
 def _runs(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[int, int, bool]]:
-    """(size, bytes between neighbours, reduced) of as few axes as can be: neighbours of one kind are joined."""
-    runs: list[tuple[int, int, bool]] = []
-    for a, (size, step) in enumerate(zip(shape, contiguous(shape), strict=True)):
-        if size == 1:
-            continue
-        if runs and runs[-1][2] == (a in axes):
-            runs[-1] = (runs[-1][0] * size, step, runs[-1][2])
-        else:
-            runs.append((size, step, a in axes))
-    return runs
+    """(size, bytes between neighbours, reduced) of as few axes as can be: neighbours of one kind are joined. Those that are
+    reduced have no step in the result."""
+    of_result = contiguous([1 if a in axes else size for a, size in enumerate(shape)])
+    steps = ((step, 0 if a in axes else of_result[a]) for a, step in enumerate(contiguous(shape)))
+    return [(size, step, kept == 0) for size, (step, kept) in joined(zip(shape, steps, strict=True))]
