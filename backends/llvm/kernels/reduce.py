@@ -304,8 +304,8 @@ def _lower_planar(plan: Planner, node: Node, formula: Formula, axes: tuple[int, 
 
 
 def _runs(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[int, int, bool]]:
-    """(size, bytes between neighbours, reduced) of as few axes as can be: neighbours of one kind are joined. Those that are
-    reduced have no step in the result."""
+    """(size, bytes between neighbours, reduced) of as few axes as can be: neighbours of one kind are joined. Where
+    they are reduced, they have no step in the result."""
     of_result = contiguous([1 if a in axes else size for a, size in enumerate(shape)])
     steps = ((step, 0 if a in axes else of_result[a]) for a, step in enumerate(contiguous(shape)))
     return [(size, step, kept == 0) for size, (step, kept) in joined(zip(shape, steps, strict=True))]
