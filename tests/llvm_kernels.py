@@ -53,7 +53,7 @@ def kernels(target: Target) -> tuple[Kernel, ...]:
         found.add(call.kernel)
 
     for graph in graphs():
-        plan = Planner(graph, target, 2, WeightCache(), note).plan()
+        plan = Planner(graph, target, 2, WeightCache(), note, keep=0).plan()
         found |= {work.step.kernel for work in plan.works if isinstance(work.step, Call)}
     return tuple(sorted(filter(_is_short, found), key=lambda kernel: kernel.symbol))
 

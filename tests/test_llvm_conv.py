@@ -43,8 +43,8 @@ several = settings(max_examples=60, deadline=None, database=None, suppress_healt
 class AsWritten(LlvmBackend):
     """Without passes: each test chooses the algorithm itself."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, memory: str = "default") -> None:
+        super().__init__(memory=memory)
         self.passes = ()
 
 
@@ -198,6 +198,29 @@ def test_same_bits_for_any_number_of_threads(kind: str) -> None:
     run()
 
 
+@st.composite
+def winograd_of_many_channels(draw: st.DrawFn) -> GraphCase:
+    """Transformed weights that the second cache does not hold, in images that are large enough for them."""
+    ci, co = draw(st.sampled_from((128, 137, 160))), draw(st.sampled_from((130, 144, 176)))
+    size = draw(st.sampled_from([(19, 20), (27, 13), (1, 500)]))
+    conv = Conv2d(padding=(1, 1, 1, 1), algorithm=draw(st.sampled_from(("winograd_f4", "winograd_f6"))))
+    return draw(cases(conv, (1, ci, *size), (co, ci, 3, 3)))
+
+
+@settings(several, max_examples=8)
+@given(winograd_of_many_channels(), st.sampled_from(("low", "default", "high")))
+def test_large_transformed_weights_are_made_in_the_kernel(case: GraphCase, memory: str) -> None:
+    backend = AsWritten(memory)
+    executable = backend.compile(case.graph, threads=1)
+    assert_agrees(executable, case)
+    steps = [step for step in executable.bind(case.shapes).steps() if step.node == "layer"]
+    assert [step.kernel for step in steps if step.kernel == "taps"] == ["taps"] * (memory == "low")
+    wide = case.shapes["x"][2] > 1  # else a plain sum is less work than whole tiles
+    assert any("which memory='high' would keep" in step.note for step in steps) == (memory != "high" and wide)
+    one = executable(case.inputs)["y"].tobytes()
+    assert [backend.compile(case.graph, threads=n)(case.inputs)["y"].tobytes() for n in (2, 3)] == [one] * 2
+
+
 @pytest.mark.parametrize("kind", EXACT)
 def test_not_a_number_is_where_the_reference_has_it(kind: str) -> None:
     """NaN and infinities spread as far as the kernel reaches: not to other channels, groups, rows or the padding."""
@@ -236,6 +259,8 @@ SPILLED = {
     "dilated": (Conv2d(padding=(2, 2, 2, 2), dilation=(2, 2)), 48, (48, 48, 3, 3)),
     "head": (Conv2d(padding=(1, 1, 1, 1)), 3, (64, 3, 3, 3)),
     "tail": (Conv2d(padding=(1, 1, 1, 1)), 64, (3, 64, 3, 3)),
+    "winograd": (Conv2d(padding=(1, 1, 1, 1), algorithm="winograd_f6"), 64, (64, 64, 3, 3)),
+    "winograd of many channels": (Conv2d(padding=(1, 1, 1, 1), algorithm="winograd_f6"), 128, (144, 128, 3, 3)),
     "planar": (Conv2d(padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
     "planar, stride 2": (Conv2d((2, 2), padding=(1, 1, 1, 1)), 3, (100, 3, 3, 3)),
     "planar 1x1": (Conv2d(), 8, (8, 8, 1, 1)),
@@ -262,5 +287,5 @@ def test_innermost_loops_keep_their_vectors_in_registers(kind: str, target: str)
 
 def kernels_of(graph: Graph, target: Target) -> set[Kernel]:
     """The kernels that compute a bound graph on a target; nothing is compiled or run."""
-    plan = Planner(graph, target, 1, WeightCache(), lambda call: None).plan()
+    plan = Planner(graph, target, 1, WeightCache(), lambda call: None, keep=0).plan()
     return {work.step.kernel for work in plan.works if isinstance(work.step, Call) and work.node.name == "layer"}

@@ -36,16 +36,18 @@ default keeps 1e-4 of the output's deviation, `high` 2e-5: F(2, 3) rounds less t
 in a deep network, as those of F(4, 3) do."""
 
 MEMORY = {"low": 0.0, "default": 2.0, "high": math.inf}
-"""How many times the bytes of the 3x3 weights their Winograd transforms may take between runs. F(6, 3) takes 7 times
-the bytes, F(4, 3) 4 times; what is not kept is transformed anew in every run."""
+"""How many times the bytes of the 3x3 weights may be kept between runs of what is made of them for Winograd. F(6, 3)
+takes 7 times the bytes, F(4, 3) 4 times; what is not kept is transformed anew in every run."""
 
 
 class LlvmBackend(Backend):
     """Kernels generated as LLVM IR and compiled for the instruction set of this machine.
 
     `accuracy="high"` forbids F(4, 3) and F(6, 3): errors are half those of a plain sum, at about twice the time.
-    `memory="high"` keeps all transformed weights between runs, `"low"` none, the default some: see `MEMORY`. What is
-    transformed in every run costs as much time as the products of some tens of tiles: nothing in a large image.
+    `memory="high"` keeps all transformed weights between runs, `"low"` none, the default those that the second cache
+    holds, see `MEMORY`: a convolution makes larger ones itself, in no more time than it would take to read them. What a
+    step of every run transforms costs as much time as the products of some tens of tiles: nothing in a large image.
+    F(4, 3) and F(6, 3) also spread NaN and infinities over whole tiles; with `accuracy="high"` over two pixels at most.
     """
 
     name = "llvm"

@@ -2,13 +2,17 @@
 
     for t in the tiles of the unit:                        where tile t is read and written
     for b in Ci/16, t: V[ξ][t/R][b][t%R][16] = Bᵀ d B      input transform, vectors of 16 channels
-    for chunk of panels: for ξ in α²: for p in chunk: for t/R:
-        M[p][t][ξ] = Σ_c V[ξ][t][c] · U[p][ξ][c]           R x `vectors` accumulators, all of Ci in registers
+    for chunk of panels: for row of ξ: U[ξ][p] = G g Gᵀ    of this row and chunk, where U is not given
+        for ξ in row: for p in chunk: for t/R:
+            M[p][t][ξ] = Σ_c V[ξ][t][c] · U[p][ξ][c]       R x `vectors` accumulators, all of Ci in registers
     for p in chunk, t: Y = Aᵀ M A, epilogue, to the rows   output transform; pixel shuffle is its addresses
 
 (Lavin & Gray 2015, section 4.1.) Tiles are numbered through the batch; a unit is a run of them. A panel is a group of
 16·`vectors` output channels. U is packed in the order in which the loops read it, and the next panel is prefetched
 meanwhile. V, M and the tile table are scratch of the thread.
+
+A large U takes longer to read from beyond the second cache than to make from the nine taps of each channel. So each
+thread makes it for itself: a row of ξ of one panel at a time, which stays in the second cache, for more tiles at once.
 """
 
 from __future__ import annotations
@@ -21,15 +25,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphsr.op import Array
+from graphsr.ops.winograd import matrices
 
-from ..kernel import Kernel, blocked_slots
-from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
-from ..tensor import Buffer
+from ..kernel import Argument, Kernel, blocked_slots
+from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
 from .register_tile import register_tile_of
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
-from .winograd_weights import transform_weights
+from .winograd_taps import TAPS, taps_of
+from .winograd_transform import apply_matrix
+from .winograd_weights import is_large, transform_weights
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -38,6 +45,8 @@ if TYPE_CHECKING:
 
 TILE_RECORD = 16
 """8-byte entries of the tile table for one tile: α row addresses, then those below."""
+MADE_FOR = 22
+"""Register tiles of a unit for which U is made: so many that making it is little beside the products."""
 OUT, RESIDUAL, ROWS, TX = 8, 9, 10, 11
 
 
@@ -57,6 +66,8 @@ class ConvWinograd(Kernel):
     """Most tiles in a unit, a multiple of R: how far apart things lie in V."""
     chunk: int = 1
     """Panels between two output transforms."""
+    made: bool = False
+    """Whether U is made here, of the taps that are given in its place."""
     shuffle: int = 1
     """Pixel-shuffle factor s: block g·(blocks/s²) + b is block b of the pixels (g/s, g%s) of each s x s cell."""
 
@@ -83,6 +94,11 @@ class ConvWinograd(Kernel):
         """Bytes of U for one panel and one ξ."""
         return self.ci_blocks * LANES * self.vectors * VECTOR_BYTES
 
+    @property
+    def u_point(self) -> int:
+        """Bytes of U for one ξ of a chunk; where it is made, two lines more for the same reason."""
+        return self.chunk * self.u_panel + self.made * self.vectors * VECTOR_BYTES
+
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}
         sizes = ("height", "width", "out_height", "out_width", "tile_rows", "tile_columns", "top", "pad_left")
@@ -91,6 +107,7 @@ class ConvWinograd(Kernel):
             **blocked_slots("y"),
             **residual,
             "u": PTR,
+            **({"g": PTR} if self.made else {}),
             "units": PTR,
             "zeros": PTR,
             **self.epilogue.slots(),
@@ -98,8 +115,8 @@ class ConvWinograd(Kernel):
         }
 
     def scratch(self, target: Target) -> int:
-        v, m = self.alpha**2 * self.v_point, self.chunk * self.m_panel
-        return v + m + self._table_bytes + self.alpha**2 * VECTOR_BYTES
+        v, m, u = self.alpha**2 * self.v_point, self.chunk * self.m_panel, self.made * self.alpha * self.u_point
+        return v + m + self._table_bytes + self.alpha**2 * VECTOR_BYTES + u
 
     @property
     def _table_bytes(self) -> int:
@@ -117,8 +134,10 @@ class ConvWinograd(Kernel):
         with k.loop(self.ci_blocks) as block, k.loop(count) as t:
             self._transform_input(k, table, v, temporary, block, t)
         with k.loop(self.panels // self.chunk) as c:
-            with k.loop(self.alpha**2) as xi, k.loop(self.chunk) as p, k.loop(groups) as group:
-                self._multiply(k, v, m, c, xi, p, group)
+            with k.loop(self.alpha) as i:
+                u = self._row_of_u(k, c, i, temporary + self.alpha**2 * VECTOR_BYTES)
+                with k.loop(self.alpha) as j, k.loop(self.chunk) as p, k.loop(groups) as group:
+                    self._multiply(k, v, m, i * self.alpha + j, u + j * self.u_point + p * self.u_panel, p, group)
             with k.loop(self.chunk) as p, k.loop(count) as t, k.loop(self.vectors) as vector:
                 self._transform_output(k, table, m, temporary, c * self.chunk + p, p, t, vector)
 
@@ -149,8 +168,24 @@ class ConvWinograd(Kernel):
         place = v + ((group * self.ci_blocks + block) * self.rows + row) * VECTOR_BYTES
         transform_input(k, self.m, rows, temporary, place, self.v_point)
 
-    def _multiply(self, k: Function, v: Value, m: Value, c: Value, xi: Value, p: Value, group: Value) -> None:
-        u = k["u"] + ((c * self.alpha**2 + xi) * self.chunk + p) * self.u_panel
+    def _row_of_u(self, k: Function, c: Value, i: Value, made: Value) -> Value:
+        """Where U begins for row i of ξ of a chunk: as it is given, or after it was made."""
+        if not self.made:
+            return k["u"] + (c * self.alpha + i) * (self.alpha * self.u_point)
+        _, G, _ = matrices(self.m)
+        line = self.vectors * VECTOR_BYTES
+        row = [k.load(k["g"] + i * (4 * LANES) + 4 * n, FLOAT) for n in range(3)]
+        with k.loop(self.chunk) as p, k.loop(self.ci_blocks * LANES) as channel, k.loop(line, step=VECTOR_BYTES) as at:
+            taps = k["u"] + ((c * self.chunk + p) * (self.ci_blocks * LANES) + channel) * (TAPS * line) + at
+            with k.pieces() as piece:
+                g = [[k.load(taps + (3 * n + j) * line + piece) for n in range(3)] for j in range(3)]
+                r0, r1, r2 = map(k.splat, row)
+                columns = [k.fma(g2, r2, k.fma(g1, r1, g0 * r0)) for g0, g1, g2 in g]
+                for j, value in enumerate(apply_matrix(k, G, columns)):
+                    k.store(value, made + p * self.u_panel + channel * line + at + piece + j * self.u_point)
+        return made
+
+    def _multiply(self, k: Function, v: Value, m: Value, xi: Value, u: Value, p: Value, group: Value) -> None:
         a = v + xi * self.v_point + group * (self.ci_blocks * self.rows * VECTOR_BYTES)
         zeros = [k.vector(0.0)] * (self.rows * self.vectors)
         total = multiply(k, a, u, self.ci_blocks, self.rows, zeros, group, self.tiles // self.rows)
@@ -217,13 +252,13 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
     x = plan.blocked(x_node, left, max(0, covered + 2 - left - width))
     residual = conv.residual(plan, covered - out_width)
     y = plan.new_blocked(conv.result, 0, (covered - out_width) * conv.shuffle)
-    kernel = choose_blocking(plan.target, conv, m)
+    kernel = choose_blocking(plan, conv, m)
     units = cut_tiles(n * tile_rows * tile_columns, kernel.tiles, kernel.rows, plan.threads)
     arguments = {
         **x.arguments("x"),
         **y.arguments("y"),
         **(residual.arguments("r") if residual else {}),
-        "u": pack(plan, conv, kernel),
+        **weights(plan, conv, kernel),
         "units": units,
         "zeros": plan.zero_row(x),
         **conv.epilogue_arguments(plan),
@@ -236,20 +271,25 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         "top": top,
         "pad_left": left,
     }
+    unkept = kernel.alpha**2 * kernel.panels * kernel.u_panel / 1e6
+    note = f"makes {unkept:.1f} MB of weights, which memory='high' would keep" if kernel.made else ""
     covers = (conv.shuffled,) if conv.shuffled else ()
-    plan.call(conv.node, kernel, arguments, len(units), label=f"winograd F({m},3)", note="", covers=covers)
+    plan.call(conv.node, kernel, arguments, len(units), label=f"winograd F({m},3)", note=note, covers=covers)
 
 
-def choose_blocking(target: Target, conv: Convolution, m: int) -> ConvWinograd:
+def choose_blocking(plan: Planner, conv: Convolution, m: int) -> ConvWinograd:
     """Register tile and cache blocking for these channels."""
     ci_blocks, blocks = -(-conv.weight.shape[1] // LANES), len(conv.order) // LANES
-    vectors, rows = register_tile_of(target, blocks)
+    vectors, rows = register_tile_of(plan.target, blocks)
     panels = blocks // vectors
     # V is to stay in the second cache from panel to panel. With many channels it does not fit: then it is made for
     # more tiles at once, so that U passes less often, and read for two panels at a time.
     many = ci_blocks >= 8 and panels % 2 == 0
     tiles, chunk = (4 * rows, 2) if many else (2 * rows, 1)
-    return ConvWinograd(ci_blocks, panels, vectors, rows, m, conv.epilogue, tiles, chunk, conv.shuffle)
+    made = is_large(conv.weight.shape, m) and conv.node.inputs[1] not in plan.kept
+    if made:
+        tiles, chunk = MADE_FOR * rows, 1
+    return ConvWinograd(ci_blocks, panels, vectors, rows, m, conv.epilogue, tiles, chunk, made, conv.shuffle)
 
 
 def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
@@ -262,11 +302,16 @@ def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
     return np.stack([starts, np.minimum(sizes, total - starts)], axis=1).astype(np.int64)
 
 
-def pack(plan: Planner, conv: Convolution, kernel: ConvWinograd) -> Array | Buffer:
-    """U[chunk][ξ][panel][Ci][16·vectors], in the order in which it is read."""
+def weights(plan: Planner, conv: Convolution, kernel: ConvWinograd) -> dict[str, Argument]:
+    """U[chunk][ξ][panel][Ci][16·vectors], in the order in which it is read, or what it is made of."""
+    if kernel.made:
+        _, G, _ = matrices(kernel.m)
+        rows = np.zeros((kernel.alpha, LANES), np.float32)
+        rows[:, :3] = G
+        return {"u": taps_of(plan, conv, kernel.vectors), "g": aligned(rows)}
     panel, block = np.meshgrid(np.arange(kernel.panels), np.arange(kernel.ci_blocks), indexing="ij")
     chunk, within = panel // kernel.chunk, panel % kernel.chunk
     point = kernel.chunk * kernel.u_panel
     places = chunk * (kernel.alpha**2 * point) + within * kernel.u_panel + block * (kernel.u_panel // kernel.ci_blocks)
     form = conv.form(f"winograd {kernel.m} {kernel.vectors} {kernel.chunk}")
-    return transform_weights(plan, conv, form, kernel.m, kernel.vectors, places, point)
+    return {"u": transform_weights(plan, conv, form, kernel.m, kernel.vectors, places, point)}

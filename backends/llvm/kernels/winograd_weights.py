@@ -1,15 +1,20 @@
 """Winograd's transform of the weights: U = G g Gᵀ in the order in which a kernel will read it.
 
 for panel of 16·`vectors` lanes and 16 input channels of the unit:
-    for channel c, vector of lanes:
-        g[9] is gathered from weight[Co, Ci, 3, 3]; columns, then rows: U[ξ] = G g Gᵀ to its place
+    the taps of these channels are gathered to scratch
+    for 8 channels of them: for channel, vector of lanes: G g to scratch
+        for row i of α: for channel, vector of lanes: row i of G g Gᵀ to its places
 
-U takes (m + 2)² / 9 times the memory of the weights. What of it the planner may keep is made once per network; the
-rest is made by a step of every run, just before the convolution, in memory that later steps take over.
+The rows are the outer loop of the second half, so that U is written in α runs at a time instead of α² lines.
+
+U takes (m + 2)² / 9 times the memory of the weights. Where it is large, the convolution makes it itself, row by row in
+the second cache, which takes less time than to write and to read it. Else, what the planner may keep is made once per
+network, and the rest by a step of every run, in memory that later steps take over.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,9 +27,10 @@ from graphsr.ops import Conv2d, Fused
 from graphsr.ops.winograd import matrices
 
 from ..kernel import Kernel
-from ..loops import I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import pages
 from ..tensor import Buffer
+from .winograd_taps import TAPS, gather_taps, places_in_weights, units_of
 from .winograd_transform import apply_matrix
 
 if TYPE_CHECKING:
@@ -32,10 +38,15 @@ if TYPE_CHECKING:
     from ..target import Target
     from .conv import Convolution
 
-TAPS = 9
-LEAST_TILES = (32, 72)
+LEAST_TILES = (32, 48)
 """Tiles that take as long to multiply as it takes to make and to read the transformed weights: where these are at most
 `CACHED_WEIGHTS`, and where they are more."""
+CHANNELS = 8
+"""Input channels between the two halves of the transform: what lies between stays in the first cache."""
+LARGE = 2 << 20
+"""Bytes of transformed weights that fill the second cache."""
+MANY_CHANNELS = 128
+"""Input channels from which V of a few tiles fills it, too."""
 CACHED_WEIGHTS = 1 << 20
 """Bytes of transformed weights that stay in the second cache."""
 
@@ -55,39 +66,47 @@ class WinogradWeights(Kernel):
         """Bytes of one channel at one ξ."""
         return self.vectors * VECTOR_BYTES
 
-    def scratch(self, target: Target) -> int:
+    @property
+    def taps(self) -> int:
+        """Bytes of the taps of 16 channels."""
+        return LANES * TAPS * self.line
+
+    @property
+    def columns(self) -> int:
+        """Bytes of one channel between the two products: α rows of three values."""
         return (self.m + 2) * 3 * self.line
 
-    def body(self, k: Function, target: Target) -> None:
-        a, (_, G, _) = self.m + 2, matrices(self.m)
-        place, first, lane = (k.load(k["units"] + k.unit * 24 + 8 * i, I64) for i in range(3))
-        u = k["u"] + place
-        with k.loop(k.minimum(k["channels"] - first, LANES)) as c:
-            source = k["w"] + (first + c) * (4 * TAPS)
-            with k.loop(self.vectors) as v, k.pieces() as piece:
-                rows = k.load(k["lanes"] + (lane + v * LANES) * 4 + piece, IVECTOR, align=4)
-                columns = k.scratch + v * VECTOR_BYTES + piece
-                for j in range(3):
-                    taps = [(source + 4 * (3 * i + j), columns + (3 * i + j) * self.line) for i in range(3)]
-                    g = [self._gather(k, tap, rows, place) for tap, place in taps]
-                    for n, value in enumerate(apply_matrix(k, G, g)):
-                        k.store(value, columns + (3 * n + j) * self.line)
-            with k.loop(a) as i, k.loop(self.vectors) as v, k.pieces() as piece:
-                columns = k.scratch + i * (3 * self.line) + v * VECTOR_BYTES + piece
-                g = [k.load(columns + j * self.line) for j in range(3)]
-                out = u + i * a * k["point"] + c * self.line + v * VECTOR_BYTES + piece
-                for j, value in enumerate(apply_matrix(k, G, g)):
-                    k.store(value, out + j * k["point"])
+    def scratch(self, target: Target) -> int:
+        return self.taps + CHANNELS * self.columns
 
-    def _gather(self, k: Function, source: Value, rows: Value, place: Value) -> Value:
-        """One tap of all lanes; `rows` are their distances in floats, negative where there is no channel. Where lanes
-        are loaded one by one, taps are stored at `place` so that LLVM does not load those of several at a time."""
-        zero = k.lanes([0] * k.lanes_now, IVECTOR)
-        absent = rows < zero
-        tap = k.select(absent, k.vector(0.0), k.gather(source, k.select(absent, zero, rows)))
-        if k.register < LANES:
-            k.store(tap, place)
-        return tap
+    def body(self, k: Function, target: Target) -> None:
+        place, first, lane = (k.load(k["units"] + k.unit * 24 + 8 * i, I64) for i in range(3))
+        taps, columns = k.scratch, k.scratch + self.taps
+        gather_taps(k, first, lane, taps, self.vectors)
+        with k.loop(LANES, step=CHANNELS) as some:
+            with k.loop(CHANNELS) as c:
+                self._columns(k, taps + (some + c) * (TAPS * self.line), columns + c * self.columns)
+            u = k["u"] + place + some * self.line
+            with k.loop(self.m + 2) as i, k.loop(CHANNELS) as c:
+                self._row(k, columns + c * self.columns + i * (3 * self.line), u + c * self.line, i)
+
+    def _columns(self, k: Function, taps: Value, columns: Value) -> None:
+        """G g of one channel."""
+        _, G, _ = matrices(self.m)
+        with k.loop(3) as j, k.loop(self.vectors) as v, k.pieces() as piece:
+            at = j * self.line + v * VECTOR_BYTES + piece
+            g = [k.load(taps + (3 * i * self.line) + at) for i in range(3)]
+            for n, value in enumerate(apply_matrix(k, G, g)):
+                k.store(value, columns + (3 * n * self.line) + at)
+
+    def _row(self, k: Function, columns: Value, u: Value, i: Value) -> None:
+        """Row i of U of one channel: α values at distances of a point."""
+        a, (_, G, _) = self.m + 2, matrices(self.m)
+        with k.loop(self.vectors) as v, k.pieces() as piece:
+            at = v * VECTOR_BYTES + piece
+            out = u + i * a * k["point"] + at
+            for j, value in enumerate(apply_matrix(k, G, [k.load(columns + j * self.line + at) for j in range(3)])):
+                k.store(value, out + j * k["point"])
 
 
 def transform_weights(
@@ -99,11 +118,8 @@ def transform_weights(
     channels lies, in bytes; ξ follow at distances of `point` bytes.
     """
     weight = np.ascontiguousarray(conv.weight, np.float32)
-    ci, panels = weight.shape[1], len(conv.order) // (LANES * vectors)
-    panel, block = np.meshgrid(np.arange(panels), np.arange(-(-ci // LANES)), indexing="ij")
-    units = np.stack([places, block * LANES, panel * (vectors * LANES)], axis=-1).reshape(-1, 3).astype(np.int64)
-    lanes = np.where(conv.order < 0, -1, conv.order * (TAPS * ci)).astype(np.int32)
-    arguments = {"w": weight, "lanes": lanes, "units": units, "channels": ci, "point": point}
+    units, lanes = units_of(places, vectors), places_in_weights(conv)
+    arguments = {"w": weight, "lanes": lanes, "units": units, "channels": weight.shape[1], "point": point}
     kernel = WinogradWeights(m, vectors)
     last = int(places.max()) + ((m + 2) ** 2 - 1) * point + LANES * kernel.line
     nbytes = last + 2 * LANES**2 * kernel.line  # what follows may be prefetched
@@ -115,7 +131,7 @@ def transform_weights(
         return made
 
     def make(_: Array) -> Array:
-        u = pages(nbytes)  # begins with zeros: input channels beyond Ci are not written
+        u = pages(nbytes)
         plan.run_now(kernel, {**arguments, "u": u}, len(units))
         return u
 
@@ -126,8 +142,8 @@ def choose_kept(graph: Graph, keep: float) -> frozenset[Node]:
     """The weights whose transform is kept between runs: `keep` times the bytes of all that have one.
 
     First those of the convolutions with the fewest tiles, since their products are the least work beside the transform;
-    among equals the largest, since the memory for what is made in the run is that of the largest. Besides, all that do
-    not fill their blocks of input channels.
+    among equals the largest, since the memory for what is made in the run is that of the largest. None that is large,
+    unless all are kept.
     """
     sizes: dict[Node, tuple[int, float]] = {}
     budget = 0.0
@@ -138,14 +154,19 @@ def choose_kept(graph: Graph, keep: float) -> frozenset[Node]:
             n, _, height, width = node.type.dims
             weight = node.inputs[1]
             budget += keep * weight.type.nbytes
-            sizes[weight] = (n * -(-height // m) * -(-width // m), (m + 2) ** 2 / TAPS * weight.type.nbytes)
-            if weight.type.dims[1] % LANES:
-                kept.add(weight)
+            if keep == math.inf or not is_large(weight.type.dims, m):
+                sizes[weight] = n * -(-height // m) * -(-width // m), (m + 2) ** 2 / TAPS * weight.type.nbytes
     for weight, (_, nbytes) in sorted(sizes.items(), key=lambda item: (item[1][0], -item[1][1])):
         if nbytes <= budget:
             budget -= nbytes
             kept.add(weight)
     return frozenset(kept)
+
+
+def is_large(shape: tuple[int, ...], m: int) -> bool:
+    """Whether U of weights[Co, Ci, 3, 3] is better made where it is used than read from beyond the second cache."""
+    co, ci = shape[:2]
+    return ci >= MANY_CHANNELS and (m + 2) ** 2 * co * ci * 4 > LARGE
 
 
 def winograd_tile(node: Node) -> int:
