@@ -46,7 +46,8 @@ the values that the network is built for. Sequences, optional values, strings an
   of these, in units in the last place of the expected value. A difference that the test's absolute tolerance covers
   ({atol:g}, in most) is none. Expected values are not exact themselves: those of reductions and normalisations come
   from sums in another order, and the one of AveragePool that is 2,980 ulp away is printed in the test with four digits
-  (0.1511 for 0.15105554); of its other tests the largest difference is 9 ulp.
+  (0.1511 for 0.15105554); of its other tests the largest difference is 9 ulp. The same holds for one of GridSample,
+  2.9688 for 2.96875, and 14 ulp.
 - **float16** and **bfloat16** are held and computed in float32, inputs and outputs of a loaded model too; `graphsr
   info` says so. A Cast to float16 rounds to the nearest float16; one to bfloat16 is refused. What arithmetic gives is
   not rounded in between: it is closer to the exact result, and does not overflow at 65,504. The interface of these
@@ -60,6 +61,10 @@ the values that the network is built for. Sequences, optional values, strings an
 - **RNN, LSTM, GRU** are one op for each direction and, for LSTM, state, whose number of steps may be open. `clip`,
   peepholes, `input_forget` and activations that these ops do not have are written out step by step: their number must
   be known, and at most 1000. `clip` does not bound the argument of an LSTM's last activation, as in onnxruntime.
+- **GridSample** samples rows and volumes, too, with the cubic kernel as well. A place halfway between two pixels goes
+  to the even one with `mode` nearest, around a mirrored image, too; a place that is NaN gives NaN.
+- **Attention** becomes products, a softmax and what is added to the scores. `softmax_precision` changes nothing: the
+  sums are held in float32 or float64, whichever the model computes in.
 - Inputs that a network is specialised on (shapes, axes, scales, weights of some operators) are arrays at run time in
   these tests. The interface that runs them (`graphsr.importers.onnx_backend`) builds a network for the values of such
   inputs, says so in `explain()`, and builds it again when they change.

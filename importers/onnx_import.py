@@ -13,6 +13,7 @@ from graphsr.op import Array
 from graphsr.verify import verify
 
 from . import (
+    onnx_ops_attention,
     onnx_ops_conv,
     onnx_ops_elementwise,
     onnx_ops_index,
@@ -27,6 +28,7 @@ from .onnx_reader import MAX_BYTES, MAX_MEMORY, Source, narrow_floats, read_mode
 from .onnx_values import OpenValueError
 
 FAMILIES = (
+    onnx_ops_attention,
     onnx_ops_conv,
     onnx_ops_elementwise,
     onnx_ops_index,

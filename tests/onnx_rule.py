@@ -15,8 +15,8 @@ GreaterOrEqual HardSigmoid HardSwish Hardmax InstanceNormalization LRN Less Less
 LpPool MatMul Max Mean Min Mish Mod Not Or Range Reciprocal ReduceL1 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin
 ReduceProd ReduceSumSquare Round Selu Shrink Sign Sin Size Softmax Softplus Softsign Sum Swish ThresholdedRelu Tile
 Where Xor"""
-TIER_3 = """CenterCropPad CumSum Einsum GatherElements GatherND Gelu GridSample GroupNormalization IsInf IsNaN
-LayerNormalization MeanVarianceNormalization OneHot RMSNormalization Scatter ScatterElements ScatterND SwiGLU Tan
+TIER_3 = """Attention CenterCropPad CumSum Einsum GatherElements GatherND Gelu GridSample GroupNormalization IsInf
+IsNaN LayerNormalization MeanVarianceNormalization OneHot RMSNormalization Scatter ScatterElements ScatterND SwiGLU Tan
 TopK Trilu"""
 """As far as they are read."""
 RECURRENT = "GRU LSTM RNN"
