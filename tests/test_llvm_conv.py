@@ -202,7 +202,7 @@ def test_same_bits_for_any_number_of_threads(kind: str) -> None:
 def winograd_of_many_channels(draw: st.DrawFn) -> GraphCase:
     """Transformed weights that the second cache does not hold, in images that are large enough for them."""
     ci, co = draw(st.sampled_from((128, 137, 160))), draw(st.sampled_from((130, 144, 176)))
-    size = draw(st.sampled_from([(19, 20), (27, 13), (1, 500)]))
+    size = draw(st.sampled_from([(19, 20), (27, 13), (2, 200)]))
     conv = Conv2d(padding=(1, 1, 1, 1), algorithm=draw(st.sampled_from(("winograd_f4", "winograd_f6"))))
     return draw(cases(conv, (1, ci, *size), (co, ci, 3, 3)))
 
@@ -215,8 +215,7 @@ def test_large_transformed_weights_are_made_in_the_kernel(case: GraphCase, memor
     assert_agrees(executable, case)
     steps = [step for step in executable.bind(case.shapes).steps() if step.node == "layer"]
     assert [step.kernel for step in steps if step.kernel == "taps"] == ["taps"] * (memory == "low")
-    wide = case.shapes["x"][2] > 1  # else a plain sum is less work than whole tiles
-    assert any("which memory='high' would keep" in step.note for step in steps) == (memory != "high" and wide)
+    assert any("memory='high'" in step.note for step in steps) == (memory != "high")
     one = executable(case.inputs)["y"].tobytes()
     assert [backend.compile(case.graph, threads=n)(case.inputs)["y"].tobytes() for n in (2, 3)] == [one] * 2
 

@@ -9,10 +9,15 @@ import pytest
 
 import graphsr
 from graphsr.backend import get_backend
+from graphsr.backends.llvm.kernels.peak import measure
+from graphsr.backends.llvm.library import library
+from graphsr.backends.llvm.target import host
 from graphsr.cli import main
 from graphsr.errors import BackendError
 from graphsr.explain import Step, repeated_as_one, steps_table
+from graphsr.ir import Graph, Node, TensorType
 from graphsr.models import edsr
+from graphsr.ops import Conv2d
 
 
 def test_a_profile_accounts_for_every_step_beside_the_peaks() -> None:
@@ -27,6 +32,35 @@ def test_a_profile_accounts_for_every_step_beside_the_peaks() -> None:
     assert profile.bandwidth > 1e8
     assert all(step.traffic >= step.nbytes for step in steps)
     assert "% of peak" in str(profile)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 5, 12])
+def test_the_machine_is_measured_by_any_number_of_threads(threads: int) -> None:
+    """Parts of the memory that is copied are whole vectors, and end where it ends."""
+    assert min(measure(library(host()), threads)) > 1e8
+
+
+def test_a_network_without_any_kernel_is_profiled() -> None:
+    x = Node.input("x", TensorType("float64", (1, 2, 8, 8)))
+    y = Node(Conv2d(), (x, Node.const(np.ones((1, 2, 3, 3)))), "layer")
+    profile = get_backend("llvm").compile(Graph((x,), {"y": y}), threads=1).profile({"x": np.ones(x.type.dims)}, 1)
+    assert [step.kernel for step in profile.steps] == ["forward"]
+    assert profile.milliseconds[0] > 0
+
+
+def test_what_is_computed_at_once_is_told() -> None:
+    steps = edsr(scale=2, blocks=1, features=16).compile("llvm", threads=1).bind({"input": (1, 3, 48, 48)}).steps()
+    notes = [step.note for step in steps if step.kernel.startswith("winograd")]
+    assert notes
+    assert all("in registers" in note and "tiles in cache" in note and "units" in note for note in notes)
+
+
+def test_weights_that_are_made_in_each_run_are_told_with_their_size() -> None:
+    backend = get_backend("llvm", memory="low")
+    steps = backend.compile(edsr(scale=2, blocks=1, features=64).graph).bind({"input": (1, 3, 48, 48)}).steps()
+    made = [step for step in steps if step.kernel == "weights of F(6,3)"]
+    assert made
+    assert all(step.nbytes >= 64 * 64 * 64 * 4 and not step.macs for step in made)
 
 
 def test_equal_steps_of_a_layer_are_one_line() -> None:

@@ -51,6 +51,11 @@ class Kernel(ABC):
         return {self}
 
     @property
+    def blocking(self) -> str:
+        """For `explain()`: what is computed at once in registers and in caches, of kernels that say so."""
+        return ""
+
+    @property
     def symbol(self) -> str:
         """A name for linking: the same for equal descriptions, in every process."""
         return f"{type(self).__name__}_{sha256(repr(self).encode()).hexdigest()[:16]}"

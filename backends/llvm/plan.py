@@ -54,6 +54,8 @@ class Work:
     """Further nodes that the step computes along with this one."""
     is_conversion: bool = False
     """Whether it only brings the node's value into another layout."""
+    prepared: Buffer | None = None
+    """What it writes for a later step of the node, in place of the node's value."""
 
 
 @dataclass(frozen=True)
@@ -239,12 +241,13 @@ class Planner:
         covers: tuple[Node, ...] = (),
         scratch: int | None = None,
         is_conversion: bool = False,
+        prepared: Buffer | None = None,
     ) -> None:
         """Add a step; `scratch` where its size depends on that of the image."""
         if set(arguments) != set(kernel.slots()):
             raise KeyError(f"{type(kernel).__name__} takes {list(kernel.slots())}, got {list(arguments)}")
         call = Call(kernel, arguments, units, kernel.scratch(self.target) if scratch is None else scratch)
-        self.works.append(Work(call, node, label, note, covers, is_conversion))
+        self.works.append(Work(call, node, label, note, covers, is_conversion, prepared))
 
     # --- making the plan ----------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class LlvmProgram:
         return self.plan.planned_bytes
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        return self._run(inputs, {}, [])
+        return self._run(inputs, None, [])
 
     def profile(self, inputs: Sequence[Array], repeats: int) -> Profile:
         """See `graphsr.backend.Profiled`. The peaks are measured between the runs."""
@@ -59,7 +59,9 @@ class LlvmProgram:
         total = float(np.median(totals[1:]))
         return Profile(tuple(self.steps()), tuple(times), total, self.threads, flops, bandwidth)
 
-    def _run(self, inputs: Sequence[Array], clocks: Mapping[Segment, Array], milliseconds: list[float]) -> list[Array]:
+    def _run(
+        self, inputs: Sequence[Array], clocks: Mapping[Segment, Array] | None, milliseconds: list[float]
+    ) -> list[Array]:
         """One run. With `clocks` for the segments, the time of every step is added to `milliseconds`."""
         if self._memory.lock.is_mine():
             raise BackendError(ALREADY_RUNNING)
@@ -68,12 +70,12 @@ class LlvmProgram:
             for part in self._parts:
                 start = time.perf_counter()
                 if isinstance(part, Segment):
-                    part.run(self.threads, places.address, places.scratch, clocks.get(part))
+                    part.run(self.threads, places.address, places.scratch, clocks[part] if clocks else None)
                     for call in part.checked:
                         call.kernel.check(call.arguments)
                 else:
                     places.array(part.output)[...] = part.node.op.forward(*map(places.array, part.inputs))
-                if clocks:
+                if clocks is not None:
                     elapsed = 1e3 * (time.perf_counter() - start)
                     milliseconds += _shares(clocks[part], elapsed) if isinstance(part, Segment) else [elapsed]
             return places.results()
@@ -146,7 +148,7 @@ def _shares(clock: Array, elapsed: float) -> list[float]:
 def step_of(work: Work) -> Step:
     """What `explain()` says of a step."""
     nodes = (work.node, *work.covers)
-    result = nodes[-1].type.nbytes
+    result = work.prepared.nbytes if work.prepared else nodes[-1].type.nbytes
     if isinstance(work.step, Fallback):
         inputs = sum(buffer.nbytes for buffer in work.step.inputs)
         return Step(
@@ -155,5 +157,7 @@ def step_of(work: Work) -> Step:
     values = work.step.arguments.values()
     weights = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
     moved = sum(value.nbytes for value in values if isinstance(value, Buffer) and not isinstance(value, Zeros))
-    macs = 0 if work.is_conversion else sum(node_macs(node) for node in nodes)
-    return Step(work.node.name, work.node.op.name, work.label, macs, result, work.note, weights, moved + weights)
+    macs = 0 if work.is_conversion or work.prepared else sum(node_macs(node) for node in nodes)
+    blocking = work.step.kernel.blocking and f"{work.step.kernel.blocking}, {work.step.units} units"
+    note = ", ".join(filter(None, (blocking, work.note)))
+    return Step(work.node.name, work.node.op.name, work.label, macs, result, note, weights, moved + weights)

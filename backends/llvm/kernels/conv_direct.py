@@ -29,7 +29,7 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
-from .register_tile import direct_tile_of, register_tile_at
+from .register_tile import direct_tile_of, in_registers, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -82,6 +82,10 @@ class ConvDirect(Kernel):
     shuffle: int = 1
     """Pixel-shuffle factor s: block g·(blocks/s²) + b is block b of the pixels (g/s, g%s) of each s x s cell."""
     spread: Pair = (1, 1)
+
+    @property
+    def blocking(self) -> str:
+        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}

@@ -22,7 +22,7 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_halo
-from .register_tile import direct_tile_of, register_tile
+from .register_tile import direct_tile_of, in_registers, register_tile
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -69,6 +69,10 @@ class ConvHead(Kernel):
     window: Window
     epilogue: Epilogue
     shuffle: int = 1
+
+    @property
+    def blocking(self) -> str:
+        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}

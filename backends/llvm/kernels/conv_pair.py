@@ -28,6 +28,7 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..tensor import Buffer
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
+from .register_tile import in_registers
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
 from .winograd_weights import transform_weights
 
@@ -104,6 +105,10 @@ class ConvPair(Kernel):
 
     def scratch(self, target: Target) -> int:
         return sum(self._areas().values())
+
+    @property
+    def blocking(self) -> str:
+        return f"{in_registers(self.rows[0], self.vectors)}, strips of {self.columns} tiles"
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogues[1].residual else {}

@@ -27,7 +27,7 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import zero_halo
-from .register_tile import UNROLL, pointwise_tile_of, register_tile
+from .register_tile import UNROLL, in_registers, pointwise_tile_of, register_tile
 from .row import even_parts
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class ConvPointwise(Kernel):
     """R."""
     stride: tuple[int, int]
     epilogue: Epilogue
+
+    @property
+    def blocking(self) -> str:
+        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}

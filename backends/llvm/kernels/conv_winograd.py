@@ -32,7 +32,7 @@ from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
-from .register_tile import register_tile_of
+from .register_tile import in_registers, register_tile_of
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
 from .winograd_taps import TAPS, taps_of
 from .winograd_transform import apply_matrix
@@ -98,6 +98,10 @@ class ConvWinograd(Kernel):
     def u_point(self) -> int:
         """Bytes of U for one ξ of a chunk; where it is made, two lines more for the same reason."""
         return self.chunk * self.u_panel + self.made * self.vectors * VECTOR_BYTES
+
+    @property
+    def blocking(self) -> str:
+        return f"{in_registers(self.rows, self.vectors)}, {self.tiles} tiles in cache"
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}
@@ -272,7 +276,7 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         "pad_left": left,
     }
     unkept = kernel.alpha**2 * kernel.panels * kernel.u_panel / 1e6
-    note = f"makes {unkept:.1f} MB of weights, which memory='high' would keep" if kernel.made else ""
+    note = f"makes {unkept:.1f} MB of weights that memory='high' keeps" if kernel.made else ""
     covers = (conv.shuffled,) if conv.shuffled else ()
     plan.call(conv.node, kernel, arguments, len(units), label=f"winograd F({m},3)", note=note, covers=covers)
 

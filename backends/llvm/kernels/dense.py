@@ -21,7 +21,7 @@ from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .activation import emit_activation, has_activation
-from .register_tile import UNROLL, register_tile_at
+from .register_tile import UNROLL, in_registers, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -41,6 +41,10 @@ class DensePlanar(Kernel):
     bias: bool
     residual: bool
     activation: Op | None
+
+    @property
+    def blocking(self) -> str:
+        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         optional = {"b": PTR} if self.bias else {}

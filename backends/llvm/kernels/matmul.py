@@ -26,7 +26,7 @@ from ..kernel import Argument, Kernel
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .elementwise_planar import merge_axes
-from .register_tile import UNROLL, register_tile_at
+from .register_tile import UNROLL, in_registers, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -52,6 +52,10 @@ class MatrixProduct(Kernel):
     packed: bool
     """Whether b comes as [panel][k][16·vectors]."""
     axes: int
+
+    @property
+    def blocking(self) -> str:
+        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         strides = [f"{name}_{axis}" for axis in range(self.axes) for name in "ab"]

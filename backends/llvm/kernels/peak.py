@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TURNS = 200_000
 COPIED = 64 << 20
 """Bytes; larger than most caches."""
+STEP = 4 * VECTOR_BYTES
+"""Bytes copied in one turn."""
 REPEATS = 5
 
 
@@ -54,15 +56,15 @@ class FmaPeak(Kernel):
 
 @dataclass(frozen=True)
 class CopyRate(Kernel):
-    """See above. Units are equal parts."""
+    """See above. Units are equal parts, of whole `STEP`s."""
 
     def slots(self) -> Mapping[str, str]:
         return {"x": PTR, "y": PTR, "bytes": I64}
 
     def body(self, k: Function, target: Target) -> None:
         start = k.unit * k["bytes"]
-        with k.loop(k["bytes"], step=4 * VECTOR_BYTES) as at:
-            for n in range(4):
+        with k.loop(k["bytes"], step=STEP) as at:
+            for n in range(STEP // VECTOR_BYTES):
                 k.store(k.load(k["x"] + start + at + n * VECTOR_BYTES), k["y"] + start + at + n * VECTOR_BYTES)
 
 
@@ -74,9 +76,10 @@ def measure(library: Library, threads: int) -> tuple[float, float]:
     units = 4 * threads
     fma = Call(FmaPeak(count), {"y": factor}, units, count * VECTOR_BYTES)
     x, y = pages(COPIED), pages(COPIED)
-    copy = Call(CopyRate(), {"x": x, "y": y, "bytes": COPIED // units}, units)
+    part = COPIED // units // STEP * STEP
+    copy = Call(CopyRate(), {"x": x, "y": y, "bytes": part}, units)
     flops = 2.0 * LANES * count * TURNS * units
-    return flops / _best(fma, library, threads), 2 * COPIED / _best(copy, library, threads)
+    return flops / _best(fma, library, threads), 2 * part * units / _best(copy, library, threads)
 
 
 def _best(call: Call, library: Library, threads: int) -> float:

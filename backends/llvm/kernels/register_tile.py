@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..loops import FLOAT, VECTOR_BYTES, Function, Value
+from ..loops import FLOAT, LANES, VECTOR_BYTES, Function, Value
 
 if TYPE_CHECKING:
     from ..target import Target
@@ -42,6 +42,11 @@ def register_tile_at(
             for n in range(vectors):
                 total[r * vectors + n] = k.fma(left, right[n], total[r * vectors + n])
     return total
+
+
+def in_registers(rows: int, vectors: int) -> str:
+    """For `explain()`."""
+    return f"{rows}x{LANES * vectors} in registers"
 
 
 def register_tile_of(target: Target, blocks: int) -> tuple[int, int]:

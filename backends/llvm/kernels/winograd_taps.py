@@ -86,7 +86,7 @@ def taps_of(plan: Planner, conv: Convolution, vectors: int) -> Array | Buffer:
     kernel = WinogradTaps(vectors)
     if plan.keep == 0:
         made = Buffer(TensorType("uint8", (nbytes,)))
-        plan.call(conv.node, kernel, {**arguments, "t": made}, len(units), label="taps", is_conversion=True)
+        plan.call(conv.node, kernel, {**arguments, "t": made}, len(units), label="taps", prepared=made)
         return made
 
     def make(_: Array) -> Array:

@@ -125,9 +125,9 @@ def transform_weights(
     nbytes = last + 2 * LANES**2 * kernel.line  # what follows may be prefetched
     if conv.node.inputs[1] not in plan.kept:
         made = Buffer(TensorType("uint8", (nbytes,)))
-        note = f"{nbytes / 1e6:.1f} MB in every run, which memory='high' would keep"
+        note = f"{nbytes / 1e6:.1f} MB in every run that memory='high' keeps"
         label = f"weights of F({m},3)"
-        plan.call(conv.node, kernel, {**arguments, "u": made}, len(units), label=label, note=note, is_conversion=True)
+        plan.call(conv.node, kernel, {**arguments, "u": made}, len(units), label=label, note=note, prepared=made)
         return made
 
     def make(_: Array) -> Array:
