@@ -286,6 +286,19 @@ def test_winograd_loses_no_nan_and_spreads_it_over_its_tiles_only(name: str) -> 
 
 
 @small_networks
+@pytest.mark.parametrize("place", [(0, 0), (17, 20), (29, 32)])
+def test_with_high_accuracy_nan_is_where_numpy_has_it(name: str, place: tuple[int, int]) -> None:
+    """Each pixel of an F(2, 3) tile is made of the nine that a plain sum adds up, and of no others."""
+    image = pixels(name, 1, 30, 33)
+    image[(0, 1, *place)] = np.nan
+    with np.errstate(all="ignore"):
+        want = upscale(get_backend("reference").compile(network(name).graph), image)
+    got = upscale(network(name).compile("llvm", 2, accuracy="high"), image)
+    assert 0 < np.isnan(want).mean() < 0.5
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+
+
+@small_networks
 @pytest.mark.parametrize("value", [1e-42, -1e-42, 0.0, -0.0, 1e30])
 def test_values_at_the_ends_of_the_range(name: str, value: float) -> None:
     """Denormal numbers, zeros of both signs, and what comes near to overflow."""

@@ -32,7 +32,8 @@ TRANSFORM_COST = 2.0
 
 ACCURACY = {"default": ERROR[6], "high": ERROR[2]}
 """Largest rounding error of one convolution that a choice admits, in deviations of its output. Over a whole network the
-default keeps 1e-4 of the output's deviation, `high` 2e-5: F(2, 3) rounds less than a plain sum, whose errors reach 2e-5
+default keeps 1e-4 of the output's deviation, `high` 2e-5 (EDSR, WDSR; SRResNet with random weights magnifies errors
+to three times that, and those of a plain sum alike): F(2, 3) rounds less than a plain sum, whose errors reach 2e-5
 in a deep network, as those of F(4, 3) do."""
 
 MEMORY = {"low": 0.0, "default": 2.0, "high": math.inf}
@@ -47,7 +48,8 @@ class LlvmBackend(Backend):
     `memory="high"` keeps all transformed weights between runs, `"low"` none, the default those that the second cache
     holds, see `MEMORY`: a convolution makes larger ones itself, in no more time than it would take to read them. What a
     step of every run transforms costs as much time as the products of some tens of tiles: nothing in a large image.
-    F(4, 3) and F(6, 3) also spread NaN and infinities over whole tiles; with `accuracy="high"` over two pixels at most.
+    F(4, 3) and F(6, 3) also spread NaN and infinities over whole tiles, layer by layer. With `accuracy="high"` NaN are
+    where NumPy has them: in F(2, 3) each pixel is made of just the nine that it should be made of.
     """
 
     name = "llvm"
