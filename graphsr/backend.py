@@ -93,6 +93,11 @@ class Backend(ABC):
         """The same where nobody asked for a number of threads: `threads`, or fewer where more would be slower."""
         return self.program(graph, threads)
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that runs have left for the next ones, whatever their size."""
+        return 0
+
     def compile(self, graph: Graph, *, threads: int | None = None) -> Executable:
         """Optimise the graph and make it callable. `threads=None` uses all that are available, or fewer
         for images so small that more would be slower.
@@ -111,7 +116,7 @@ class Executable:
     """A compiled network. Call it with `{"input": array}`; sizes are bound at the call.
 
     A new size needs no recompilation: programs of the last `CACHED_SIZES` sizes are kept. Safe to call from
-    several threads.
+    several threads; on llvm such calls wait for each other, also those of executables of the same `Backend` object.
     """
 
     CACHED_SIZES = 8
@@ -152,7 +157,7 @@ class Executable:
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
         """The program for these input shapes, prepared now if it is not yet known.
 
-        Raises `ShapeError` when the shapes do not fit the network, or one of its values does not fit into memory.
+        Raises `ShapeError` when the shapes do not fit the network, or a run would take more memory than there is.
         """
         key = self._key(shapes)
         with self._lock():
@@ -162,7 +167,9 @@ class Executable:
                     self.backend.prepare(self.graph, self.threads)
                     self._is_prepared = True
                 prepare = self.backend.program if self._is_exact else self.backend.program_at_most
-                program = prepare(_that_fits(self.graph.bind(shapes)), self.threads)
+                program = prepare(_that_may_fit(self.graph.bind(shapes)), self.threads)
+                if lack := shortage(program.planned_bytes - self.backend.held_bytes):
+                    raise ShapeError(f"inputs of these sizes are too large: a run {lack}")
                 self._programs[key] = program
                 if len(self._programs) > self.CACHED_SIZES:
                     self._programs.popitem(last=False)
@@ -172,6 +179,7 @@ class Executable:
     def _key(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
         """The sizes of all inputs. Raises `ShapeError` for what are none."""
         if isinstance(shapes, Mapping):
+            self._check_names(shapes)
             sizes = [shapes.get(name, ()) for name in self.inputs]
             if all(isinstance(shape, Sequence) and all(map(_is_size, shape)) for shape in sizes):
                 return tuple(tuple(map(index, shape)) for shape in sizes)
@@ -213,11 +221,13 @@ class Executable:
                 f"call with a dict of arrays by input name, such as {{{next(iter(self.inputs))!r}: x}}, "
                 f"got {type(inputs).__name__}"
             )
-        if set(inputs) != set(self.inputs):
-            raise ShapeError(f"inputs are named {list(self.inputs)}, got {sorted(inputs)}")
+        self._check_names(inputs)
         arrays = []
         for name, type_ in self.inputs.items():
-            array = np.asarray(inputs[name])
+            try:
+                array = np.asarray(inputs[name])
+            except ValueError as error:  # rows of different lengths
+                raise ShapeError(f"input {name!r} must be an array of {type_}: {error}") from error
             if not np.can_cast(array.dtype, type_.dtype, "same_kind"):
                 raise ShapeError(
                     f"input {name!r} must be {type_.dtype}, got {array.dtype}: "
@@ -226,19 +236,28 @@ class Executable:
             arrays.append(array.astype(type_.dtype, copy=False))
         return arrays
 
+    def _check_names(self, given: Mapping[str, object]) -> None:
+        if set(given) != set(self.inputs):
+            raise ShapeError(f"inputs are named {list(self.inputs)}, got {list(given)}")
+
 
 def _is_size(value: object) -> bool:
     return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
 
-def _that_fits(graph: Graph) -> Graph:
-    """The bound graph. Raises `ShapeError` where one of its values alone, or its padded input, is more than the memory
-    there is: before it is planned, which would take time and memory, too."""
+MOST_TIMES = 8
+"""A value this many times as large as the memory there is will not fit, however the network is planned: backends may
+compute values piece by piece."""
+
+
+def _that_may_fit(graph: Graph) -> Graph:
+    """The bound graph. Raises `ShapeError` where one of its values alone, or its padded input, is far more than the
+    memory there is: before it is planned, which would take time and memory, too."""
     for of, nbytes in (("", lambda node: node.type.nbytes), (", its padded input,", padded_bytes)):
         largest = max(graph.nodes(), key=nbytes)
-        if lack := shortage(nbytes(largest)):
+        if shortage(nbytes(largest) // MOST_TIMES):
             where = f"{largest.where()} : {largest.type}{of}"
-            raise ShapeError(f"inputs of these sizes are too large: {where} alone {lack}")
+            raise ShapeError(f"inputs of these sizes are too large: {where} alone {shortage(nbytes(largest))}")
     return graph
 
 
@@ -257,7 +276,7 @@ def get_backend(backend: str | Backend, **options: object) -> Backend:
             raise BackendError(f"options {sorted(options)} belong to the making of a backend; this one is made already")
         return backend
     installed = backends()
-    if backend not in installed:
+    if not isinstance(backend, str) or backend not in installed:
         raise BackendError(f"unknown backend {backend!r}; installed are {', '.join(sorted(installed)) or 'none'}")
     try:
         make = installed[backend].load()

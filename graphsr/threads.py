@@ -14,27 +14,23 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_threads() -> int:
-    """affinity ∩ cgroup quota, then the first of GRAPHSR_NUM_THREADS and OMP_NUM_THREADS that is set.
+    """affinity ∩ cgroup quota ∩ the first of GRAPHSR_NUM_THREADS and OMP_NUM_THREADS that is set.
 
     Raises `BackendError` for a GRAPHSR_NUM_THREADS that is no number of threads; OMP_NUM_THREADS is not ours to judge.
     """
-    ours = os.environ.get("GRAPHSR_NUM_THREADS", "").strip()
-    if ours:
-        if not _is_count(ours):
-            raise BackendError(
-                f"GRAPHSR_NUM_THREADS={ours!r} is no number of threads: set it to 1 or more, or unset it"
-            )
-        return int(ours)
     allowed = processors()
     quota = cgroup_quota()
     if quota is not None:
         allowed = min(allowed, max(1, math.ceil(quota)))
-    theirs = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return min(allowed, int(theirs)) if _is_count(theirs) else allowed
+    ours = os.environ.get("GRAPHSR_NUM_THREADS", "").strip()
+    if ours and not _is_count(ours):
+        raise BackendError(f"GRAPHSR_NUM_THREADS={ours!r} is no number of threads: set it to 1 or more, or unset it")
+    wanted = ours or os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(allowed, int(wanted)) if _is_count(wanted) else allowed
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) > 0
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
 def processors() -> int:

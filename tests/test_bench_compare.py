@@ -95,7 +95,8 @@ def test_ncnn_files_of_a_network(tmp_path: Path) -> None:
 def test_every_engine_has_a_colour_and_options_run_on_request_alone() -> None:
     assert set(report.COLOURS) == set(engines.ENGINES)
     usual = compare.parse([]).engines
-    assert "llvm" in usual and not any(name.startswith("llvm-") for name in usual)
+    assert "llvm" in usual
+    assert not any(name.startswith("llvm-") for name in usual)
     assert compare.parse(["--engines", "llvm", "llvm-memory-low"]).engines == ["llvm", "llvm-memory-low"]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from graphsr.backend import Backend, Executable, Program, backends, get_backend
-from graphsr.errors import MissingExtraError
+from graphsr.errors import BackendError, MissingExtraError
 from graphsr.explain import Step
 from graphsr.ir import Graph, Node, replace_node
 from graphsr.op import Array
@@ -261,6 +261,15 @@ class TestFaultsOfTheInterface:
 
         with pytest.raises(AssertionError, match=r"steps\(\) is \[\]"):
             check_backend(Mute(no_fault), checks=[programs_explain_themselves])
+
+
+def test_one_layer_alone_is_checked_by_its_name() -> None:
+    check_backend("reference", layers=["max_pool2d"], examples=5)
+    check_backend("llvm", layers=["max_pool2d", "conv2d"], checks=[layers_agree], examples=5)
+    with pytest.raises(BackendError, match=r"no strategy draws conv2, mirror: `LAYERS` has .*conv2d"):
+        check_backend("llvm", layers=["mirror", "conv2"])
+    with pytest.raises(BackendError, match="unknown backend 'lvm'"):
+        check_backend("lvm")
 
 
 def test_the_page_writes_a_small_backend_that_passes() -> None:

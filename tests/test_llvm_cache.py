@@ -290,6 +290,13 @@ def test_a_folder_that_cannot_be_made(folder: Path, tmp_path: Path, monkeypatch:
         assert run(5) == 5
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nothing can be made")
+def test_a_folder_whose_making_reports_that_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHSR_CACHE_DIR", "/proc/graphsr")
+    with pytest.warns(RuntimeWarning, match="object cache off: /proc/graphsr"):
+        assert run(5) == 5
+
+
 def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that is run under a number: the cache lies in the folder of temporary files."""
 

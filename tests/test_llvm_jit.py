@@ -111,6 +111,12 @@ def test_the_target_follows_the_features_of_the_host(monkeypatch: pytest.MonkeyP
         pretend(monkeypatch, {"sse2": True})
 
 
+def test_windows_is_refused_before_anything_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    with pytest.raises(BackendError, match=r'Linux and macOS.*backend="numpy"'):
+        host()
+
+
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="levels of x86-64")
 def test_a_lower_target_can_be_asked_for_and_a_higher_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     v3 = dict.fromkeys(target_module._V3, True)

@@ -290,7 +290,8 @@ def test_winograd_loses_no_nan_and_spreads_it_over_its_tiles_only(name: str) -> 
 def test_with_high_accuracy_nan_is_where_numpy_has_it(name: str, place: tuple[int, int]) -> None:
     """Each pixel of an F(2, 3) tile is made of the nine that a plain sum adds up, and of no others."""
     image = pixels(name, 1, 30, 33)
-    image[(0, 1, *place)] = np.nan
+    row, column = place
+    image[0, 1, row, column] = np.nan
     with np.errstate(all="ignore"):
         want = upscale(get_backend("reference").compile(network(name).graph), image)
     got = upscale(network(name).compile("llvm", 2, accuracy="high"), image)

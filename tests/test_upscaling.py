@@ -171,6 +171,27 @@ def test_too_large_for_memory_is_refused_before_it_is_taken(monkeypatch: pytest.
             upscaler(np.zeros((64, 64), dtype=np.uint8))
 
 
+@pytest.mark.parametrize("backend", ["llvm", "numpy", "reference"])
+def test_a_run_that_does_not_fit_is_refused_when_it_is_bound(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """By what is planned: more than the largest value where many live, less where a kernel never makes it."""
+    run = graphsr.load("wdsr-x2").compile(backend, threads=1)
+    planned = run.bind({"input": (1, 3, 130, 120)}).planned_bytes
+    again = graphsr.load("wdsr-x2").compile(backend, threads=1)
+    monkeypatch.setattr("graphsr.memory.available_memory", lambda: planned - 1000)
+    with pytest.raises(graphsr.ShapeError, match=r"too large: a run needs .* GB are free"):
+        again.bind({"input": (1, 3, 130, 120)})
+    monkeypatch.setattr("graphsr.memory.available_memory", lambda: planned)
+    assert again.bind({"input": (1, 3, 130, 120)}).planned_bytes == planned
+
+
+def test_memory_that_runs_have_left_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = graphsr.load("wdsr-x2").compile("llvm", threads=1)
+    run({"input": np.zeros((1, 3, 130, 120), np.float32)})
+    smaller = graphsr.load("wdsr-x2").compile("llvm", threads=1).bind({"input": (1, 3, 120, 120)}).planned_bytes
+    monkeypatch.setattr("graphsr.memory.available_memory", lambda: smaller // 2)
+    assert run.bind({"input": (1, 3, 120, 120)}).planned_bytes == smaller
+
+
 @pytest.mark.skipif(available_memory() is None, reason="the system does not tell how much memory there is")
 def test_no_time_is_spent_on_a_plan_that_cannot_be() -> None:
     """Planned in earnest, an image of 10^10 x 10^10 pixels would take for ever."""

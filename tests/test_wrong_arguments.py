@@ -58,3 +58,19 @@ def test_wrong_arguments(call: str, wrong: object, tmp_path: Path, monkeypatch: 
     with pytest.raises(GraphsrError):
         WRONG[call](wrong)
     assert not list(tmp_path.iterdir())
+
+
+def test_wrong_names_and_ragged_arrays() -> None:
+    run: Any = graphsr.load("wdsr-x2").compile("reference")
+    compile_: Any = graphsr.load("wdsr-x2").compile
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    with pytest.raises(graphsr.ShapeError, match=r"inputs are named \['input'\], got \[1, 'a'\]"):
+        run({1: x, "a": x})
+    with pytest.raises(graphsr.ShapeError, match="input 'input' must be an array of float32"):
+        run({"input": [[1, 2], [3]]})
+    run.bind({"input": (1, 3, 8, 8)})
+    for _ in range(2):
+        with pytest.raises(graphsr.ShapeError, match="inputs are named"):
+            run.bind({"input": (1, 3, 8, 8), "typo": (1, 2)})
+    with pytest.raises(graphsr.BackendError, match=r"unknown backend \['llvm'\]"):
+        compile_(backend=["llvm"])

@@ -76,6 +76,10 @@ class LlvmBackend(Backend):
     def __reduce__(self) -> tuple[Any, ...]:
         return LlvmBackend, self.options
 
+    @property
+    def held_bytes(self) -> int:
+        return self.memory.held_bytes
+
     def prepare(self, graph: Graph, threads: int) -> None:
         """Compile the kernels of all sizes, so that a new one compiles nothing."""
         threads = min(threads, processors())

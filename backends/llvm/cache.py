@@ -158,9 +158,9 @@ def _open_folder(make: bool) -> int | None:
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o700)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not make:
+            return None  # nothing was stored yet
         _warn(f"object cache off: {path} is not a folder that can be used ({error.strerror}); no symbolic link may be")
         return None
     found = os.fstat(descriptor)

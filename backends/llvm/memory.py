@@ -28,12 +28,16 @@ def pages(nbytes: int) -> Array:
 
 
 class Memory:
-    """The arena of an executable, shared by the programs of all its sizes: one run at a time uses it."""
+    """The arena of a backend, shared by the programs of all sizes of all its executables: one run at a time uses it."""
 
     def __init__(self) -> None:
         self.lock = ForkSafeLock()
         self.results = Results()
         self._arena = pages(0)
+
+    @property
+    def held_bytes(self) -> int:
+        return self._arena.nbytes
 
     def at_least(self, nbytes: int) -> Array:
         """The arena, made larger if need be. Hold the lock."""

@@ -56,8 +56,10 @@ class Target:
 def host() -> Target:
     """The highest level that this machine runs, or the one that GRAPHSR_TARGET names.
 
-    Raises `BackendError` when the machine cannot run what is named, or none of the levels.
+    Raises `BackendError` when the machine cannot run what is named, or none of the levels, and on Windows.
     """
+    if platform.system() == "Windows":  # the driver of the threads calls sched_yield and usleep
+        raise BackendError('the llvm backend runs on Linux and macOS, this is Windows: use backend="numpy"')
     wanted = os.environ.get("GRAPHSR_TARGET", "")
     runnable = _runnable()
     if wanted and wanted not in runnable:

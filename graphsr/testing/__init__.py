@@ -34,7 +34,7 @@ from graphsr.testing import (  # each enters its strategies in LAYERS
     unary,
 )
 from graphsr.testing.cases import LAYERS, Case, arrays, distinct_arrays, growth, layer, tolerance
-from graphsr.testing.check import CHECKS, check_backend
+from graphsr.testing.check import CHECKS, check_backend, graphs_agree, layers_agree, threads_give_the_same_bits
 from graphsr.testing.graphs import GraphCase, graphs
 from graphsr.testing.networks import networks
 
@@ -59,9 +59,11 @@ __all__ = [
     "fused",
     "generate",
     "graphs",
+    "graphs_agree",
     "growth",
     "index",
     "layer",
+    "layers_agree",
     "local",
     "matmul",
     "networks",
@@ -77,6 +79,7 @@ __all__ = [
     "resize",
     "sample",
     "shape",
+    "threads_give_the_same_bits",
     "tolerance",
     "unary",
 ]

@@ -24,8 +24,8 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from graphsr.backend import Backend, Executable
-from graphsr.errors import ShapeError
+from graphsr.backend import Backend, Executable, get_backend
+from graphsr.errors import BackendError, ShapeError
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d
@@ -39,11 +39,12 @@ from graphsr.testing.wide import repeated, wide_layers
 
 @dataclass(frozen=True)
 class Suite:
-    """What a check needs: the backend, and how many examples to draw from which seed."""
+    """What a check needs: the backend, how many examples to draw from which seed, and of which ops alone."""
 
     backend: Backend
     examples: int
     seed: int
+    layers: tuple[str, ...]
 
     def for_all(self, strategy: st.SearchStrategy[Any], body: Callable[[Any], None]) -> None:
         """Run `body` on drawn cases; the smallest failing one is reported."""
@@ -73,14 +74,26 @@ Check: TypeAlias = Callable[[Suite], None]
 
 
 def check_backend(
-    backend: Backend, *, examples: int = 25, seed: int = 0, checks: Sequence[Check] | None = None
+    backend: Backend | str,
+    *,
+    examples: int = 25,
+    seed: int = 0,
+    checks: Sequence[Check] | None = None,
+    layers: Sequence[str] | None = None,
 ) -> None:
-    """Hold a backend to the reference. Raises `AssertionError` that shows the smallest failing graph.
+    """Hold a backend, or the one of this name, to the reference.
 
+    Raises `AssertionError` that shows the smallest failing graph.
     `examples` graphs are drawn for each check, from `seed`. Nodes that the backend does not support are left out.
+    `layers` are names of ops: these are checked alone, and nothing else unless `checks` asks for it.
+    Raises `BackendError` for an unknown backend, and for ops that have no strategy in `LAYERS`.
     """
-    for check in CHECKS if checks is None else checks:
-        check(Suite(backend, examples, seed))
+    if unknown := sorted(set(layers or ()) - set(LAYERS)):
+        raise BackendError(f"no strategy draws {', '.join(unknown)}: `LAYERS` has {', '.join(sorted(LAYERS))}")
+    suite = Suite(get_backend(backend), examples, seed, tuple(sorted(LAYERS if layers is None else layers)))
+    usual = CHECKS if layers is None else (layers_agree,)
+    for check in usual if checks is None else checks:
+        check(suite)
 
 
 def layers_agree(suite: Suite) -> None:
@@ -95,9 +108,9 @@ def layers_agree(suite: Suite) -> None:
             supported += 1
             assert_agrees(suite.compile(graph_case.graph), graph_case)
 
-    for name in sorted(LAYERS):
+    for name in suite.layers:
         suite.for_all(st.tuples(LAYERS[name](), st.sampled_from(["float32", "float64"]), st.booleans()), body)
-    assert supported, f"backend {suite.backend.name!r} supports none of the ops {', '.join(sorted(LAYERS))}"
+    assert supported, f"backend {suite.backend.name!r} supports none of the ops {', '.join(suite.layers)}"
 
 
 def graphs_agree(suite: Suite) -> None:

@@ -21,7 +21,7 @@ from graphsr.op import Array
 
 from ..kernel import Argument, Kernel
 from ..loops import I32, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Value
-from ..memory import pages
+from ..memory import LINE
 from ..tensor import Buffer
 from .layout import transpose
 
@@ -90,7 +90,8 @@ def taps_of(plan: Planner, conv: Convolution, vectors: int) -> Array | Buffer:
         return made
 
     def make(_: Array) -> Array:
-        taps = pages(nbytes)
+        memory = np.empty(nbytes + LINE, np.uint8)  # huge pages would be half empty, in layer after layer
+        taps = memory[-memory.ctypes.data % LINE :][:nbytes]
         plan.run_now(kernel, {**arguments, "t": taps}, len(units))
         return taps
 
