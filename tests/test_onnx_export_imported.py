@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphsr
-from graphsr.errors import GraphsrError
+from graphsr.errors import GraphsrError, ModelError
 from graphsr.op import Array
 from graphsr.passes import DEFAULT, Pass, run_passes
 from graphsr.testing import tolerance
@@ -58,6 +58,10 @@ def test_onnx_node_tests(passes: tuple[Pass, ...]) -> None:
             got = GraphsrBackend.prepare(model, backend=OnnxRuntime(passes)).run(inputs)
         except runtime.capi.onnxruntime_pybind11_state.NotImplemented:
             continue  # no kernel for these dtypes
+        except ModelError as error:
+            if "GridSample of operator set 17 samples images alone" not in str(error):
+                raise
+            continue
         compared += 1
         for y, expected in zip(got, want, strict=True):
             assert (y.dtype, y.shape) == (expected.dtype, expected.shape), case.name
