@@ -151,7 +151,7 @@ class Executable:
         Raises `ShapeError` when names, dtypes or shapes do not fit; inputs are never written to.
         """
         arrays = self._check(inputs)
-        program = self.bind({name: array.shape for name, array in zip(self.inputs, arrays, strict=True)})
+        program = self._program(tuple(array.shape for array in arrays))
         return dict(zip(self.graph.outputs, program.run(arrays), strict=True))
 
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
@@ -159,7 +159,10 @@ class Executable:
 
         Raises `ShapeError` when the shapes do not fit the network, or a run would take more memory than there is.
         """
-        key = self._key(shapes)
+        return self._program(self._key(shapes))
+
+    def _program(self, key: tuple[tuple[int, ...], ...]) -> Program:
+        """The program for the sizes of all inputs, in their order."""
         with self._lock():
             program = self._programs.get(key)
             if program is None:
@@ -167,7 +170,8 @@ class Executable:
                     self.backend.prepare(self.graph, self.threads)
                     self._is_prepared = True
                 prepare = self.backend.program if self._is_exact else self.backend.program_at_most
-                program = prepare(_that_may_fit(self.graph.bind(shapes)), self.threads)
+                bound = self.graph.bind(dict(zip(self.inputs, key, strict=True)))
+                program = prepare(_that_may_fit(bound), self.threads)
                 if lack := shortage(program.planned_bytes - self.backend.held_bytes):
                     raise ShapeError(f"inputs of these sizes are too large: a run {lack}")
                 self._programs[key] = program
@@ -180,7 +184,7 @@ class Executable:
         """The sizes of all inputs. Raises `ShapeError` for what are none."""
         if isinstance(shapes, Mapping):
             self._check_names(shapes)
-            sizes = [shapes.get(name, ()) for name in self.inputs]
+            sizes = [shapes[name] for name in self.inputs]
             if all(isinstance(shape, Sequence) and all(map(_is_size, shape)) for shape in sizes):
                 return tuple(tuple(map(index, shape)) for shape in sizes)
         example = dict.fromkeys(self.inputs, (1, 3, 64, 64))
@@ -210,7 +214,7 @@ class Executable:
         if not _is_size(repeats) or repeats < 1:
             raise BackendError(f"repeats must be a whole number of at least 1, got {repeats!r}")
         arrays = self._check(inputs)
-        program = self.bind({name: array.shape for name, array in zip(self.inputs, arrays, strict=True)})
+        program = self._program(tuple(array.shape for array in arrays))
         if not isinstance(program, Profiled):
             raise BackendError(f"backend {self.backend.name!r} does not measure its steps; llvm does")
         return program.profile(arrays, repeats)

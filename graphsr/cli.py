@@ -146,15 +146,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_compare(commands)
     _add_profile(commands)
-    commands.add_parser("backends", help="list the installed backends", epilog=EXIT_CODES)
+    commands.add_parser("backends", help="list the installed backends")
     _add_cache(commands)
+    for each in commands.choices.values():
+        each.epilog = EXIT_CODES
     return parser
 
 
 def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "upscale",
-        epilog=EXIT_CODES,
         help="enlarge images",
         description="Enlarge images (PNG, TIFF, JPEG, WebP, BMP; 8 and 16 bit; grey, RGB, with alpha). Bit depth, "
         "alpha, colour profile and format are kept. A failed image does not stop the others.",
@@ -185,7 +186,6 @@ def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "detect",
-        epilog=EXIT_CODES,
         help="find objects in images with a darknet detector",
         description="Find objects in images with a YOLO network of either darknet fork: a line per object, and on "
         "request the picture with boxes and a JSON file.",
@@ -216,7 +216,6 @@ def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "info",
-        epilog=EXIT_CODES,
         help="describe a model",
         description="Architecture, scale, what was read from the file and what was assumed, parameters, receptive "
         "field and multiply-accumulates per input pixel.",
@@ -231,7 +230,6 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "convert",
-        epilog=EXIT_CODES,
         help="write a model in graphsr's own format, as ONNX, or for darknet",
         description="Read any supported model and write it as one safetensors file that holds the graph, the weights "
         "and where they came from: loading it gives the same bits. As .cfg it is written for darknet, with a .weights "
@@ -250,7 +248,6 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "compare",
-        epilog=EXIT_CODES,
         help="PSNR and SSIM of two images",
         description="PSNR and SSIM (scikit-image) between two images, or between equal names in two folders. The "
         "convention is printed with the figures, since figures of different conventions cannot be compared.",
@@ -270,7 +267,6 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "cache",
-        epilog=EXIT_CODES,
         help="show or clear the cache of compiled code",
         description="Where the llvm backend keeps compiled code, how many entries there are, and their bytes. "
         "GRAPHSR_CACHE_DIR chooses another folder, GRAPHSR_CACHE=0 switches the cache off.",
@@ -281,7 +277,6 @@ def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser(
         "profile",
-        epilog=EXIT_CODES,
         help="say where the time of a network goes",
         description="Run a network on random input and print for every node: kernel, milliseconds, effective GFLOP/s "
         "and bytes per second, and their share of the peak of multiply-adds and of the speed of copying, which are "

@@ -61,8 +61,7 @@ class Results:
         """An array that begins on a cache line, as kernels need that write whole lines past the caches."""
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         if nbytes < self.LEAST:
-            memory = np.empty(nbytes + LINE, np.uint8)
-            memory = memory[-memory.ctypes.data % LINE :]
+            memory = lines(nbytes)
         else:
             spare, self._spare = self._spare, None
             if spare is None or not nbytes <= spare.nbytes <= 2 * nbytes + PAGE:
@@ -85,10 +84,14 @@ class _Lease:
         self._results.give_back(self._memory)
 
 
+def lines(nbytes: int) -> Array:
+    """Memory that begins on a cache line, as the allocator left it."""
+    memory = np.empty(nbytes + LINE, np.uint8)
+    return memory[-memory.ctypes.data % LINE :][:nbytes]
+
+
 def aligned(array: Array, extra: int = 0) -> Array:
     """A contiguous copy that begins on a cache line, with `extra` bytes behind it that may be prefetched."""
-    memory = np.empty(array.nbytes + extra + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy = lines(array.nbytes + extra)[: array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy

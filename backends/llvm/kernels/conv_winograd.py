@@ -36,7 +36,7 @@ from .register_tile import in_registers, register_tile_of
 from .winograd_stages import multiply, transform_columns, transform_input, transform_row
 from .winograd_taps import TAPS, taps_of
 from .winograd_transform import apply_matrix
-from .winograd_weights import is_large, transform_weights
+from .winograd_weights import MANY_CHANNELS, is_large, transform_weights
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -288,7 +288,7 @@ def choose_blocking(plan: Planner, conv: Convolution, m: int) -> ConvWinograd:
     panels = blocks // vectors
     # V is to stay in the second cache from panel to panel. With many channels it does not fit: then it is made for
     # more tiles at once, so that U passes less often, and read for two panels at a time.
-    many = ci_blocks >= 8 and panels % 2 == 0
+    many = ci_blocks >= MANY_CHANNELS // LANES and panels % 2 == 0
     tiles, chunk = (4 * rows, 2) if many else (2 * rows, 1)
     made = is_large(conv.weight.shape, m) and conv.node.inputs[1] not in plan.kept
     if made:

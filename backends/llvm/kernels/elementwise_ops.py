@@ -87,12 +87,12 @@ class Step:
 
 def evaluate(k: Function, steps: Sequence[Step], inputs: Sequence[Value]) -> Value:
     """The value of the last step."""
-    values = list(inputs)
+    values, crowded = list(inputs), is_crowded(k, steps)
     for step in steps:
         operands = (values[i] for i in step.operands)
-        with k.sparing() if is_crowded(k, steps) and not isinstance(step.op, IN_DOUBLES) else nullcontext():
+        with k.sparing() if crowded and not isinstance(step.op, IN_DOUBLES) else nullcontext():
             values.append(FORMULAS[type(step.op)](k, step.op, *operands))
-        if is_crowded(k, steps):
+        if crowded:
             k.fence()
     return values[-1]
 

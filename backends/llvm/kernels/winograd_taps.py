@@ -10,7 +10,8 @@ planner may keep anything, else made by a step of every run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from graphsr.op import Array
 
 from ..kernel import Argument, Kernel
 from ..loops import I32, I64, IVECTOR, LANES, PTR, VECTOR_BYTES, Function, Value
-from ..memory import LINE
+from ..memory import lines
 from ..tensor import Buffer
 from .layout import transpose
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
     from .conv import Convolution
+    from .winograd_weights import WinogradWeights
 
 TAPS = 9
 
@@ -77,22 +79,47 @@ def units_of(places: Array, vectors: int) -> Array:
 
 def taps_of(plan: Planner, conv: Convolution, vectors: int) -> Array | Buffer:
     """t[panel][Ci][9][16·vectors] of a convolution's weights."""
-    weight = np.ascontiguousarray(conv.weight, np.float32)
-    panels, blocks = len(conv.order) // (LANES * vectors), -(-weight.shape[1] // LANES)
-    nbytes = panels * blocks * LANES * TAPS * vectors * VECTOR_BYTES
-    units = units_of(np.arange(panels * blocks).reshape(panels, blocks) * (nbytes // (panels * blocks)), vectors)
-    arguments: dict[str, Argument] = {"w": weight, "lanes": places_in_weights(conv), "units": units}
-    arguments["channels"] = weight.shape[1]
-    kernel = WinogradTaps(vectors)
-    if plan.keep == 0:
+    shape = len(conv.order) // (LANES * vectors), -(-conv.weight.shape[1] // LANES)
+    block = LANES * TAPS * vectors * VECTOR_BYTES
+    places = np.arange(math.prod(shape)).reshape(shape) * block
+    memory = lines if plan.keep else None  # of huge pages half would be empty, in layer after layer
+    form = conv.form(f"taps {vectors}")
+    return prepare(plan, conv, WinogradTaps(vectors), "t", places, places.size * block, form, memory, label="taps")
+
+
+def prepare(
+    plan: Planner,
+    conv: Convolution,
+    kernel: WinogradTaps | WinogradWeights,
+    slot: str,
+    places: Array,
+    nbytes: int,
+    form: str,
+    memory: Callable[[int], Array] | None,
+    *,
+    label: str,
+    note: str = "",
+    **more: Argument,
+) -> Array | Buffer:
+    """What a kernel makes of weight[Co, Ci, 3, 3] in `slot`: `nbytes` in all, `places`[panels, Ci/16] of its units.
+
+    Made once for all sizes, in this memory and under the name `form`; in every run where there is no memory for it.
+    """
+    arguments: dict[str, Argument] = {
+        "w": np.ascontiguousarray(conv.weight, np.float32),
+        "lanes": places_in_weights(conv),
+        "units": units_of(places, kernel.vectors),
+        "channels": conv.weight.shape[1],
+        **more,
+    }
+    if memory is None:
         made = Buffer(TensorType("uint8", (nbytes,)))
-        plan.call(conv.node, kernel, {**arguments, "t": made}, len(units), label="taps", prepared=made)
+        plan.call(conv.node, kernel, {**arguments, slot: made}, places.size, label=label, note=note, prepared=made)
         return made
 
     def make(_: Array) -> Array:
-        memory = np.empty(nbytes + LINE, np.uint8)  # huge pages would be half empty, in layer after layer
-        taps = memory[-memory.ctypes.data % LINE :][:nbytes]
-        plan.run_now(kernel, {**arguments, "t": taps}, len(units))
-        return taps
+        kept = memory(nbytes)
+        plan.run_now(kernel, {**arguments, slot: kept}, places.size)
+        return kept
 
-    return plan.weight(conv.weight, conv.form(f"taps {vectors}"), make)
+    return plan.weight(conv.weight, form, make)

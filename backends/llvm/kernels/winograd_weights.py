@@ -19,9 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from graphsr.ir import Graph, Node, TensorType
+from graphsr.ir import Graph, Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, Fused
 from graphsr.ops.winograd import matrices
@@ -30,7 +28,7 @@ from ..kernel import Kernel
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import pages
 from ..tensor import Buffer
-from .winograd_taps import TAPS, gather_taps, places_in_weights, units_of
+from .winograd_taps import TAPS, gather_taps, prepare
 from .winograd_transform import apply_matrix
 
 if TYPE_CHECKING:
@@ -117,25 +115,13 @@ def transform_weights(
     `form` names all that U depends on but the weights. `places`[panels, Ci/16]: where U[ξ=0] of a panel and 16 input
     channels lies, in bytes; ξ follow at distances of `point` bytes.
     """
-    weight = np.ascontiguousarray(conv.weight, np.float32)
-    units, lanes = units_of(places, vectors), places_in_weights(conv)
-    arguments = {"w": weight, "lanes": lanes, "units": units, "channels": weight.shape[1], "point": point}
     kernel = WinogradWeights(m, vectors)
     last = int(places.max()) + ((m + 2) ** 2 - 1) * point + LANES * kernel.line
     nbytes = last + 2 * LANES**2 * kernel.line  # what follows may be prefetched
-    if conv.node.inputs[1] not in plan.kept:
-        made = Buffer(TensorType("uint8", (nbytes,)))
-        note = f"{nbytes / 1e6:.1f} MB in every run that memory='high' keeps"
-        label = f"weights of F({m},3)"
-        plan.call(conv.node, kernel, {**arguments, "u": made}, len(units), label=label, note=note, prepared=made)
-        return made
-
-    def make(_: Array) -> Array:
-        u = pages(nbytes)
-        plan.run_now(kernel, {**arguments, "u": u}, len(units))
-        return u
-
-    return plan.weight(conv.weight, form, make)
+    memory = pages if conv.node.inputs[1] in plan.kept else None
+    note = f"{nbytes / 1e6:.1f} MB in every run that memory='high' keeps"
+    label = f"weights of F({m},3)"
+    return prepare(plan, conv, kernel, "u", places, nbytes, form, memory, label=label, note=note, point=point)
 
 
 def choose_kept(graph: Graph, keep: float) -> frozenset[Node]:
