@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from graphsr.backend import Backend
-from graphsr.errors import BackendError
+from graphsr.errors import BackendError, ShapeError
 from graphsr.ir import Graph
+from graphsr.memory import shortage
 from graphsr.ops.winograd import ERROR
 from graphsr.passes import DEFAULT, Pass, choose_conv_algorithm
 from graphsr.textform import print_graph
@@ -48,8 +49,9 @@ class LlvmBackend(Backend):
     `memory="high"` keeps all transformed weights between runs, `"low"` none, the default those that the second cache
     holds, see `MEMORY`: a convolution makes larger ones itself, in no more time than it would take to read them. What a
     step of every run transforms costs as much time as the products of some tens of tiles: nothing in a large image.
-    F(4, 3) and F(6, 3) also spread NaN and infinities over whole tiles, layer by layer. With `accuracy="high"` NaN are
-    where NumPy has them: in F(2, 3) each pixel is made of just the nine that it should be made of.
+
+    NaN and infinities are where NumPy has them. Winograd's transforms would spread them over whole tiles: where one
+    meets some, the network is computed once more with plain sums, which makes it three to five times the time.
     """
 
     name = "llvm"
@@ -99,5 +101,11 @@ class LlvmBackend(Backend):
         def execute(call: Call) -> None:
             run_once(call, kernels, threads)
 
+        def without_winograd() -> LlvmProgram:
+            program = self.program(choose_conv_algorithm(graph, tiles=()), threads)
+            if lack := shortage(program.planned_bytes - self.held_bytes):
+                raise ShapeError(f"the inputs hold NaN or infinities, or lead to some: a run for such inputs {lack}")
+            return program
+
         plan = Planner(graph, self.target, threads, self.weights, execute, self.keep).plan()
-        return LlvmProgram(plan, kernels, self.memory, choose(plan, threads))
+        return LlvmProgram(plan, kernels, self.memory, choose(plan, threads), without_winograd)

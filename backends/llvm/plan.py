@@ -76,6 +76,8 @@ class Plan:
     alias: Mapping[Buffer, Buffer]
     """Views, in another shape, of all or some bytes of another buffer: that one, which is not a view itself."""
     zeros: Zeros
+    not_finite: Array
+    """One integer, which kernels set to 1 where they met NaN or infinities that they have spread to other pixels."""
 
     @property
     def planned_bytes(self) -> int:
@@ -109,6 +111,7 @@ class Planner:
     _constants: dict[Buffer, Array] = field(default_factory=dict)
     _alias: dict[Buffer, Buffer] = field(default_factory=dict)
     zeros: Zeros = field(default_factory=lambda: Zeros(TensorType("uint8", (0,))))
+    not_finite: Array = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def __post_init__(self) -> None:
         from .kernels.winograd_weights import choose_kept
@@ -320,6 +323,7 @@ class Planner:
             constants=dict(self._constants),
             alias=dict(self._alias),
             zeros=self.zeros,
+            not_finite=self.not_finite,
         )
 
 

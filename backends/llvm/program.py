@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -15,6 +16,7 @@ from graphsr.op import Array
 
 from .kernel import Call
 from .kernels.peak import measure
+from .kernels.winograd_weights import wanted_tile
 from .library import Library
 from .memory import Memory, pages
 from .plan import Fallback, Plan, Work
@@ -23,12 +25,25 @@ from .team import ALREADY_RUNNING
 from .tensor import Buffer, Zeros
 
 
-class LlvmProgram:
-    """See `graphsr.backend.Program`."""
+class NotFinite(Exception):  # noqa: N818 - a reason, not an error
+    """A run met NaN or infinities in a Winograd transform, which spreads them to other pixels."""
 
-    def __init__(self, plan: Plan, library: Library, memory: Memory, threads: int) -> None:
+
+class LlvmProgram:
+    """See `graphsr.backend.Program`. `without_winograd` makes the program for inputs that this one has no exact answer
+    to: NaN and infinities are to be where NumPy has them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        library: Library,
+        memory: Memory,
+        threads: int,
+        without_winograd: Callable[[], LlvmProgram],
+    ) -> None:
         self.plan = plan
         self.threads = threads
+        self._without_winograd = without_winograd
         self._memory = memory
         self._library = library
         self._zeros = pages(plan.zeros.nbytes)
@@ -39,7 +54,14 @@ class LlvmProgram:
         return self.plan.planned_bytes
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        return self._run(inputs, None, [])
+        try:
+            return self._run(inputs, None, [])
+        except NotFinite:
+            return self._plain.run(inputs)
+
+    @cached_property
+    def _plain(self) -> LlvmProgram:
+        return self._without_winograd()
 
     def profile(self, inputs: Sequence[Array], repeats: int) -> Profile:
         """See `graphsr.backend.Profiled`. The peaks are measured between the runs."""
@@ -66,15 +88,21 @@ class LlvmProgram:
         if self._memory.lock.is_mine():
             raise BackendError(ALREADY_RUNNING)
         with self._memory.lock():
+            self.plan.not_finite[0] = 0
             places = _Places(self.plan, self._memory, self._zeros, inputs)
             for part in self._parts:
                 start = time.perf_counter()
                 if isinstance(part, Segment):
                     part.run(self.threads, places.address, places.scratch, clocks[part] if clocks else None)
+                    if clocks is None and self.plan.not_finite[0]:
+                        raise NotFinite
                     for call in part.checked:
                         call.kernel.check(call.arguments)
                 else:
-                    places.array(part.output)[...] = part.node.op.forward(*map(places.array, part.inputs))
+                    arrays = [*map(places.array, part.inputs)]
+                    if clocks is None and wanted_tile(part.node) and not np.isfinite(arrays[0]).all():
+                        raise NotFinite
+                    places.array(part.output)[...] = part.node.op.forward(*arrays)
                 if clocks is not None:
                     elapsed = 1e3 * (time.perf_counter() - start)
                     milliseconds += _shares(clocks[part], elapsed) if isinstance(part, Segment) else [elapsed]

@@ -29,7 +29,7 @@ from ..tensor import Buffer
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
 from .register_tile import in_registers
-from .winograd_stages import multiply, transform_columns, transform_input, transform_row
+from .winograd_stages import multiply, transform_columns, transform_input, transform_rows
 from .winograd_weights import transform_weights
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class ConvPair(Kernel):
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogues[1].residual else {}
         prefixed = {f"{name}{i}": t for i, e in enumerate(self.epilogues) for name, t in e.slots().items()}
-        pointers = dict.fromkeys(("u0", "u1", "units", "zeros"), PTR)
+        pointers = dict.fromkeys(("u0", "u1", "units", "zeros", "not_finite"), PTR)
         sizes = dict.fromkeys(("height", "width"), I64)
         return {**blocked_slots("x"), **blocked_slots("y"), **residual, **pointers, **prefixed, **sizes}
 
@@ -163,7 +163,9 @@ class _Body:
             with k.loop(kernel.ci_blocks) as block, k.loop(self.columns + 1) as s:
                 place = self._place("v", g * (self.columns + 1) + s, block, kernel.ci_blocks, kernel.rows[0])
                 at = block * k["x_block"] + s * (m * VECTOR_BYTES)
-                transform_input(k, m, [row + at for row in rows], self.areas["temporary"], place, kernel.v_point)
+                tile = [row + at for row in rows]
+                temporary, not_finite = self.areas["temporary"], k["not_finite"]
+                transform_input(k, m, tile, temporary, place, kernel.v_point, not_finite=not_finite)
 
     def _place(self, area: str, tile: Value, block: Index, blocks: int, rows: int) -> Value:
         """Where the vectors of a tile and block go: [tile/R][block][tile%R][16]."""
@@ -193,10 +195,13 @@ class _Body:
             with k.pieces() as piece:
                 transform_columns(k, m, source + piece, line, self.areas["temporary"])
                 channels = kernel.epilogues[0].begin(k, panel * kernel.vectors + vector, "0", piece)
-                with k.loop(m) as i:
+
+                def write(i: Value, pixels: list[Value]) -> None:
                     row = out + i * row_bytes + piece
-                    for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
+                    for j, value in enumerate(pixels):
                         k.store(channels.apply(k, value), row + j * VECTOR_BYTES)
+
+                transform_rows(k, m, self.areas["temporary"], m, write)
             self._clear_outside(out, (first + g) * m + 1, (self.tx + s) * m - 1, row_bytes)
 
     def _clear_outside(self, tile: Value, top: Value, left: Value, row_bytes: int) -> None:
@@ -268,13 +273,17 @@ class _Body:
                 source = self.areas["n"] + tile + v * VECTOR_BYTES + piece
                 transform_columns(k, m, source, kernel.line, self.areas["temporary"])
                 channels = kernel.epilogues[1].begin(k, block, "1", piece)
-                with k.loop(k.minimum(k["height"] - top, m)) as i:
+
+                def write(i: Value, pixels: list[Value]) -> None:
                     row = out + i * k["y_row"] + piece
                     r = residual + i * k["r_row"] + piece if residual is not None else None
-                    for j, value in enumerate(transform_row(k, m, self.areas["temporary"], i)):
+                    for j, value in enumerate(pixels):
                         y = channels.apply(k, value, r + j * VECTOR_BYTES if r is not None else None)
                         k.store(y, row + j * VECTOR_BYTES)
                     self._halo(row, left)
+
+                count = k.minimum(k["height"] - top, m)
+                transform_rows(k, m, self.areas["temporary"], count, write, not_finite=k["not_finite"])
 
     def _halo(self, row: Value, left: Value) -> None:
         """Zeros left of the first tile of a row, and right of the image, over what the last tile wrote there."""
@@ -324,6 +333,7 @@ def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -
         "u1": _pack_narrow(plan, second, kernel),
         "units": units,
         "zeros": plan.zero_row(x),
+        "not_finite": plan.not_finite,
         "height": height,
         "width": width,
     }

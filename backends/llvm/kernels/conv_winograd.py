@@ -33,7 +33,7 @@ from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
 from .register_tile import in_registers, register_tile_of
-from .winograd_stages import multiply, transform_columns, transform_input, transform_row
+from .winograd_stages import multiply, transform_columns, transform_input, transform_rows
 from .winograd_taps import TAPS, taps_of
 from .winograd_transform import apply_matrix
 from .winograd_weights import MANY_CHANNELS, is_large, transform_weights
@@ -114,6 +114,7 @@ class ConvWinograd(Kernel):
             **({"g": PTR} if self.made else {}),
             "units": PTR,
             "zeros": PTR,
+            "not_finite": PTR,
             **self.epilogue.slots(),
             **dict.fromkeys(sizes, I64),
         }
@@ -210,16 +211,19 @@ class ConvWinograd(Kernel):
             channels = self.epilogue.begin(k, block, piece=piece)
             out, step = self._output(k, entry, block)
             residual = k.load(entry + 8 * RESIDUAL, PTR) + block * k["r_block"] if self.epilogue.residual else None
-            with k.loop(k.load(entry + 8 * ROWS, I64)) as i:
+
+            def write(i: Value, pixels: list[Value]) -> None:
                 row = out + i * k["y_row"] * self.shuffle + piece
                 r = residual + i * k["r_row"] + piece if residual is not None else None
-                for j, y in enumerate(transform_row(k, self.m, temporary, i)):
+                for j, y in enumerate(pixels):
                     y = channels.apply(k, y, r + j * VECTOR_BYTES if r is not None else None)
                     k.store(y, row + j * step)
                     k.prefetch(row + (j + self.m) * step, write=True)
                     if r is not None:
                         k.prefetch(r + (j + self.m) * VECTOR_BYTES)
                 self._write_halo(k, entry, row, block)
+
+            transform_rows(k, self.m, temporary, k.load(entry + 8 * ROWS, I64), write, not_finite=k["not_finite"])
 
     def _output(self, k: Function, entry: Value, block: Value) -> tuple[Value, int]:
         """Address of the first pixel of a tile in a block of channels, and the bytes between two of its pixels."""
@@ -265,6 +269,7 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         **weights(plan, conv, kernel),
         "units": units,
         "zeros": plan.zero_row(x),
+        "not_finite": plan.not_finite,
         **conv.epilogue_arguments(plan),
         "height": height,
         "width": width,

@@ -2,15 +2,18 @@
 
 A tile lives in a temporary of α² vectors in the first cache between the two passes of a transform: fully unrolled,
 its α² values would not fit the registers.
+
+A transform mixes all pixels of a tile: one that is NaN or infinite makes NaN of its neighbours, too. So the kernels
+notice it, and the program computes the network once more with plain sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphsr.ops.winograd import matrices
 
-from ..loops import LANES, VECTOR_BYTES, Function, Value
+from ..loops import LANES, VECTOR_BYTES, Function, Index, Value
 from .register_tile import UNROLL, register_tile
 from .winograd_transform import apply_matrix
 
@@ -19,9 +22,20 @@ AHEAD = 2
 
 
 def transform_input(
-    k: Function, m: int, rows: Sequence[Value], temporary: Value, place: Value, point: int, ahead: bool = True
+    k: Function,
+    m: int,
+    rows: Sequence[Value],
+    temporary: Value,
+    place: Value,
+    point: int,
+    *,
+    ahead: bool = True,
+    not_finite: Value | None = None,
 ) -> None:
-    """V = Bᵀ d B of one tile and block. `rows`: addresses of the α rows of d; V[ξ] goes to `place` + ξ·`point`."""
+    """V = Bᵀ d B of one tile and block. `rows`: addresses of the α rows of d; V[ξ] goes to `place` + ξ·`point`.
+
+    Writes 1 to `not_finite`, if it is given, where d is not finite: the points 0 and ∞ together are made of all of it.
+    """
     a, (_, _, BT) = m + 2, matrices(m)
     with k.loop(a) as j:
         for row in rows[2:] if ahead else ():  # the first two were read with the tiles above
@@ -31,11 +45,18 @@ def transform_input(
             d = [k.load(row + at) for row in rows]
             for n, value in enumerate(apply_matrix(k, BT, d)):
                 k.store(value, temporary + at + n * (a * VECTOR_BYTES))
-    with k.loop(a) as i, k.pieces() as piece:
-        source, target = temporary + i * (a * VECTOR_BYTES) + piece, place + i * (a * point) + piece
-        d = [k.load(source + n * VECTOR_BYTES) for n in range(a)]
-        for n, value in enumerate(apply_matrix(k, BT, d)):
-            k.store(value, target + n * point)
+    with k.pieces() as piece:
+
+        @k.fold(a, [k.vector(0.0)])
+        def corners(i: Value, total: list[Value]) -> list[Value]:
+            source, target = temporary + i * (a * VECTOR_BYTES) + piece, place + i * (a * point) + piece
+            values = apply_matrix(k, BT, [k.load(source + n * VECTOR_BYTES) for n in range(a)])
+            for n, value in enumerate(values):
+                k.store(value, target + n * point)
+            return total if not_finite is None else [total[0] + (values[0] + values[-1])]
+
+        if not_finite is not None:
+            _notice(k, corners[0], not_finite)
 
 
 def multiply(
@@ -77,7 +98,36 @@ def transform_columns(k: Function, m: int, source: Value, line: int, temporary: 
             k.store(value, temporary + j * VECTOR_BYTES + n * (a * VECTOR_BYTES))
 
 
-def transform_row(k: Function, m: int, temporary: Value, i: Value) -> list[Value]:
-    """The second half: the m pixels of row i of the tile."""
+def transform_rows(
+    k: Function,
+    m: int,
+    temporary: Value,
+    count: Index,
+    write: Callable[[Value, list[Value]], None],
+    *,
+    not_finite: Value | None = None,
+) -> None:
+    """The second half, `count` of the m rows: `write(i, pixels)` takes the m pixels of row i. Writes 1 to `not_finite`,
+    if it is given, where M is not finite.
+
+    Every M[ξ] is a term of one of the corners of Y: the points 0 and ∞ of the first and the last pixel of a row or
+    column alone, the others of both. No sum that has a NaN or an infinity among its terms is finite.
+    """
     a, (AT, _, _) = m + 2, matrices(m)
-    return apply_matrix(k, AT, [k.load(temporary + i * (a * VECTOR_BYTES) + j * VECTOR_BYTES) for j in range(a)])
+
+    @k.fold(count, [k.vector(0.0)])
+    def corners(i: Value, total: list[Value]) -> list[Value]:
+        line = temporary + i * (a * VECTOR_BYTES)
+        pixels = apply_matrix(k, AT, [k.load(line + j * VECTOR_BYTES) for j in range(a)])
+        write(i, pixels)
+        return total if not_finite is None else [total[0] + (pixels[0] + pixels[-1])]
+
+    if not_finite is not None:
+        _notice(k, corners[0], not_finite)
+
+
+def _notice(k: Function, total: Value, not_finite: Value) -> None:
+    """Write 1 where a sum is not finite."""
+    nothing = total - total
+    with k.when(k.any(k.compare("uno", nothing, nothing))):
+        k.store(k.literal(1), not_finite)

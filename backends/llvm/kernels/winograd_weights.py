@@ -161,11 +161,16 @@ def winograd_tile(node: Node) -> int:
     In a small image with many channels Winograd would wait for its weights: they are many for what is multiplied by
     them, and a plain sum of 9 products per pixel is done sooner. The time of so few tiles is that of `LEAST_TILES`.
     """
-    op = node.op.base if isinstance(node.op, Fused) else node.op
-    if not isinstance(op, Conv2d) or not op.algorithm.startswith("winograd"):
+    m = wanted_tile(node)
+    if not m:
         return 0
-    m = int(op.algorithm[-1])
     (n, co, height, width), ci = node.type.dims, node.inputs[1].type.dims[1]
     tiles, points = n * -(-height // m) * -(-width // m), (m + 2) ** 2
     many = points * co * ci * 4 > CACHED_WEIGHTS
     return 0 if TAPS * n * height * width < points * max(tiles, LEAST_TILES[many]) else m
+
+
+def wanted_tile(node: Node) -> int:
+    """m of the F(m, 3) that the graph says of a convolution, 0 of any other node."""
+    op = node.op.base if isinstance(node.op, Fused) else node.op
+    return int(op.algorithm[-1]) if isinstance(op, Conv2d) and op.algorithm.startswith("winograd") else 0
