@@ -16,14 +16,14 @@ For a block of T tiles, α = m + 2, each of the α² positions of a tile being o
 The transforms are products with tiny matrices as well: BLAS runs them at several times the speed of the element-wise
 sums that they could be written as, because a ufunc pass is limited by memory. Chunks keep them in the cache.
 
-A NaN or infinity in the input reaches every output of the tiles that read it, a few pixels further than in the
-direct sum: the transforms mix all pixels of a tile.
+The transforms mix all pixels of a tile, and would spread a NaN or an infinity among them: blocks that read one are
+computed as plain sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from typing import Any
@@ -36,6 +36,7 @@ from graphsr.ops import Conv2d
 from graphsr.ops.winograd import R as TAPS
 from graphsr.ops.winograd import matrices
 
+from .blas_conv import Im2col
 from .layer import Epilogue
 from .numpy_kernel import (
     Blocked,
@@ -69,6 +70,8 @@ class Winograd(Blocked):
     blocks: tuple[Region, ...]
     """In tiles."""
     epilogue: Epilogue
+    plain: Callable[[Region], Im2col]
+    """The same convolution as a plain sum, of some pixels, a row in a unit."""
 
     @property
     def label(self) -> str:
@@ -85,22 +88,34 @@ class Winograd(Blocked):
         tiles = self.blocks[unit]
         a, ci, co, t = len(self.weight), *self.weight.shape[2:], tiles.area
         V, M, work = carve(scratch, output.dtype, *self._products(tiles))
-        self._transform_input(inputs[0][tiles.n], tiles, V, work)
+        if not self._transform_input(inputs[0][tiles.n], tiles, V, work):
+            self._sum_plainly(self._pixels(tiles, output), inputs, output)
+            return
         U = self.weight.reshape(a * a, ci, co).swapaxes(1, 2)
         np.matmul(U, V.reshape(a * a, ci, t), out=M.reshape(a * a, co, t))
         self._transform_output(M, tiles, inputs, output, work)
 
-    def _transform_input(self, x: Array, tiles: Region, V: Array, work: Array) -> None:
-        """x[Ci, H, W] -> V[α, α, Ci, T]"""
+    def _sum_plainly(self, pixels: Region, inputs: Sequence[Array], output: Array) -> None:
+        """In memory of its own: no more than a row of pixels takes, and seldom asked for."""
+        plain = self.plain(pixels)
+        scratch = np.empty(plain.scratch, np.uint8)
+        for row in range(plain.units):
+            plain.run(row, inputs, output, scratch)
+
+    def _transform_input(self, x: Array, tiles: Region, V: Array, work: Array) -> bool:
+        """x[Ci, H, W] -> V[α, α, Ci, T]. False, and V is not complete, where x is not finite."""
         BT, a = _transforms(self.m, x.dtype)[1], len(V)
         for c in slices(len(x), self._channels(tiles)):
             P, Q, H, _ = carve(work, x.dtype, *self._input(tiles, c.stop - c.start))
             top, left = tiles.top * self.m - self.padding[0], tiles.left * self.m - self.padding[1]
             copy_padded(x[c], P, top, left)
+            if not np.isfinite(P).all():
+                return False
             gathered = windows(P, (a, a), (tiles.height, tiles.width), (self.m, self.m), (1, 1))
             np.copyto(Q.reshape(a, a, len(P), tiles.height, tiles.width), gathered.transpose(1, 2, 0, 3, 4))
             np.matmul(BT, Q, out=H)
             np.matmul(BT, H.swapaxes(0, 1), out=V[:, :, c].reshape(Q.shape).swapaxes(0, 1))
+        return True
 
     def _transform_output(self, M: Array, tiles: Region, inputs: Sequence[Array], output: Array, work: Array) -> None:
         """M[α, α, Co, T] -> the pixels of these tiles in output[N, Co, Ho, Wo]"""
@@ -148,7 +163,12 @@ def winograd_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: Weigh
     n, _, height, width = node.type.dims
     weight = weights.get(node.inputs[1].value, conv.algorithm, lambda w: transform_weight(w, m))
     blocks = cut(n, -(-height // m), -(-width // m), TILES)
-    return Winograd(m, weight, conv.padding, blocks, epilogue)
+
+    def plain(pixels: Region) -> Im2col:
+        rows = (replace(pixels, top=row, bottom=row + 1) for row in range(pixels.top, pixels.bottom))
+        return Im2col(conv, node.inputs[1].type.dims, tuple(rows), epilogue, weight.dtype)
+
+    return Winograd(m, weight, conv.padding, blocks, epilogue, plain)
 
 
 def transform_weight(weight: Array, m: int) -> Array:
