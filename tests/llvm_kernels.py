@@ -119,6 +119,9 @@ def layers() -> Iterator[Case]:
     for channels in (1, 32):
         volume, weight = np.ones((1, channels, 3, 3, 20), np.float32), np.ones((32, channels, 3, 3, 3), np.float32)
         yield Case(ops.ConvNd((1,) * 3, (1,) * 6, (1,) * 3), (volume, weight))
+    for images in (1, 5):
+        local = [np.ones(shape, np.float32) for shape in ((images, 35, 3, 3), (2, 2, 64, 35, 2, 2), (64, 2, 2))]
+        yield Case(ops.LocalConv2d(), tuple(local))
     gates = np.ones((80, 20), np.float32)
     for samples in (8, 40):
         x, state, bias = np.ones((1, samples, 20), np.float32), np.ones((samples, 20), np.float32), gates[:, 0]
