@@ -166,7 +166,8 @@ def winograd_kernel(node: Node, conv: Conv2d, epilogue: Epilogue, weights: Weigh
 
     def plain(pixels: Region) -> Im2col:
         rows = (replace(pixels, top=row, bottom=row + 1) for row in range(pixels.top, pixels.bottom))
-        return Im2col(conv, node.inputs[1].type.dims, tuple(rows), epilogue, weight.dtype)
+        co, ci, *_ = node.inputs[1].type.dims
+        return Im2col(conv, (co, ci, TAPS, TAPS), tuple(rows), epilogue, weight.dtype)
 
     return Winograd(m, weight, conv.padding, blocks, epilogue, plain)
 
