@@ -49,6 +49,7 @@ LOWER: dict[str, str] = {
     **dict.fromkeys(("yolo_head", "gaussian_yolo_head", "region_head", "grid_head"), "detection"),
     "conv_transpose2d": "conv_transpose",
     "local_conv2d": "local_conv",
+    "grid_sample": "sample",
     **dict.fromkeys(("conv_nd", "conv_transpose_nd", "max_pool_nd", "avg_pool_nd"), "signals"),
 }
 """Name of the op (of the layer at the heart of a fused one) -> module here whose `lower` computes it."""
