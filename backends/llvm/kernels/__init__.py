@@ -50,6 +50,7 @@ LOWER: dict[str, str] = {
     "conv_transpose2d": "conv_transpose",
     "local_conv2d": "local_conv",
     "grid_sample": "sample",
+    "crop_and_resize": "crop",
     **dict.fromkeys(("conv_nd", "conv_transpose_nd", "max_pool_nd", "avg_pool_nd"), "signals"),
 }
 """Name of the op (of the layer at the heart of a fused one) -> module here whose `lower` computes it."""
