@@ -24,6 +24,7 @@ from llvm_assembly import SPILL, innermost_loops
 from graphsr.backends.llvm.backend import LlvmBackend
 from graphsr.backends.llvm.jit import emit_assembly
 from graphsr.backends.llvm.kernel import Call, Kernel
+from graphsr.backends.llvm.kernels.conv_winograd import cut_tiles
 from graphsr.backends.llvm.loops import module
 from graphsr.backends.llvm.plan import Planner
 from graphsr.backends.llvm.target import Target, named
@@ -220,6 +221,21 @@ def test_large_transformed_weights_are_made_in_the_kernel(case: GraphCase, memor
     assert any("memory='high'" in step.note for step in steps) == (memory != "high")
     one = executable(case.inputs)["y"].tobytes()
     assert [backend.compile(case.graph, threads=n)(case.inputs)["y"].tobytes() for n in (2, 3)] == [one] * 2
+
+
+@given(st.integers(1, 3000), st.sampled_from((1, 2, 4, 22)), st.integers(2, 22), st.integers(1, 8))
+def test_units_of_winograd_are_all_tiles_once(total: int, groups: int, rows: int, threads: int) -> None:
+    units = cut_tiles(total, groups * rows, rows, threads)
+    assert units[:, 1].min() >= 1
+    assert units[:, 1].max() <= groups * rows
+    np.testing.assert_array_equal(units[:, 0], np.cumsum([0, *units[:-1, 1]]))
+    assert units[:, 1].sum() == total
+
+
+def test_threads_share_the_tiles_of_a_small_image() -> None:
+    """11 tiles of 11 rows, for two threads: not 66 and 55 rows, but 61 and 60."""
+    assert cut_tiles(121, 66, 11, 2).tolist() == [[0, 60], [60, 61]]
+    assert cut_tiles(132, 66, 11, 2).tolist() == [[0, 66], [66, 66]]
 
 
 @pytest.mark.parametrize("kind", ALL)

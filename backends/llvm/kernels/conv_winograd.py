@@ -7,7 +7,8 @@
             M[p][t][ξ] = Σ_c V[ξ][t][c] · U[p][ξ][c]       R x `vectors` accumulators, all of Ci in registers
     for p in chunk, t: Y = Aᵀ M A, epilogue, to the rows   output transform; pixel shuffle is its addresses
 
-(Lavin & Gray 2015, section 4.1.) Tiles are numbered through the batch; a unit is a run of them. A panel is a group of
+(Lavin & Gray 2015, section 4.1.) Tiles are numbered through the batch; a unit is a run of them. Where a unit's tiles do
+not fill groups of R, some groups have R − 1: their products take as much less time. A panel is a group of
 16·`vectors` output channels. U is packed in the order in which the loops read it, and the next panel is prefetched
 meanwhile. V, M and the tile table are scratch of the thread.
 
@@ -47,7 +48,9 @@ TILE_RECORD = 16
 """8-byte entries of the tile table for one tile: α row addresses, then those below."""
 MADE_FOR = 22
 """Register tiles of a unit for which U is made: so many that making it is little beside the products."""
-OUT, RESIDUAL, ROWS, TX = 8, 9, 10, 11
+UNEVEN = 1.03
+"""How much longer the busiest thread may compute for whole register tiles' sake."""
+OUT, RESIDUAL, ROWS, TX, PLACE = 8, 9, 10, 11, 12
 
 
 @dataclass(frozen=True)
@@ -135,19 +138,26 @@ class ConvWinograd(Kernel):
         first = k.load(k["units"] + k.unit * 16, I64)
         count = k.load(k["units"] + k.unit * 16 + 8, I64)
         groups = (count + (self.rows - 1)) // self.rows
-        self._locate(k, table, first, count)
+        full = k.maximum(count - groups * (self.rows - 1), 0)
+        self._locate(k, table, first, count, full)
         with k.loop(self.ci_blocks) as block, k.loop(count) as t:
             self._transform_input(k, table, v, temporary, block, t)
         with k.loop(self.panels // self.chunk) as c:
             with k.loop(self.alpha) as i:
                 u = self._row_of_u(k, c, i, temporary + self.alpha**2 * VECTOR_BYTES)
-                with k.loop(self.alpha) as j, k.loop(self.chunk) as p, k.loop(groups) as group:
-                    self._multiply(k, v, m, i * self.alpha + j, u + j * self.u_point + p * self.u_panel, p, group)
+                with k.loop(self.alpha) as j, k.loop(self.chunk) as p:
+                    a, b = v + (i * self.alpha + j) * self.v_point, u + j * self.u_point + p * self.u_panel
+                    sums = m + p * self.m_panel + (i * self.alpha + j) * (self.vectors * VECTOR_BYTES)
+                    with k.loop(full) as group:
+                        self._multiply(k, a, b, self.rows, group, sums + group * (self.rows * self.m_tile))
+                    with k.loop(groups, start=full) as group:
+                        before = full + group * (self.rows - 1)
+                        self._multiply(k, a, b, self.rows - 1, group, sums + before * self.m_tile)
             with k.loop(self.chunk) as p, k.loop(count) as t, k.loop(self.vectors) as vector:
                 self._transform_output(k, table, m, temporary, c * self.chunk + p, p, t, vector)
 
-    def _locate(self, k: Function, table: Value, first: Value, count: Value) -> None:
-        """Write the tile table."""
+    def _locate(self, k: Function, table: Value, first: Value, count: Value, full: Value) -> None:
+        """Write the tile table. The first `full` groups have R tiles, the others R − 1."""
         m = self.m
         with k.loop(count) as t:
             tile, entry = first + t, table + t * (8 * TILE_RECORD)
@@ -164,13 +174,17 @@ class ConvWinograd(Kernel):
                 k.store(k["r"] + out_row * k["r_row"] + tx * (m * VECTOR_BYTES), entry + 8 * RESIDUAL)
             k.store(k.minimum(k["out_height"] - ty * m, m), entry + 8 * ROWS)
             k.store(tx, entry + 8 * TX)
+            behind = t - full * self.rows
+            is_full = behind < 0
+            group = k.select(is_full, t // self.rows, full + behind // (self.rows - 1))
+            within = k.select(is_full, t % self.rows, behind % (self.rows - 1))
+            k.store((group * (self.ci_blocks * self.rows) + within) * VECTOR_BYTES, entry + 8 * PLACE)
 
     def _transform_input(self, k: Function, table: Value, v: Value, temporary: Value, block: Value, t: Value) -> None:
         entry = table + t * (8 * TILE_RECORD)
         channel = block * k["x_block"]
         rows = [k.load(entry + 8 * i, PTR) + channel for i in range(self.alpha)]
-        group, row = t // self.rows, t % self.rows
-        place = v + ((group * self.ci_blocks + block) * self.rows + row) * VECTOR_BYTES
+        place = v + k.load(entry + 8 * PLACE, I64) + block * (self.rows * VECTOR_BYTES)
         transform_input(k, self.m, rows, temporary, place, self.v_point)
 
     def _row_of_u(self, k: Function, c: Value, i: Value, made: Value) -> Value:
@@ -190,15 +204,14 @@ class ConvWinograd(Kernel):
                     k.store(value, made + p * self.u_panel + channel * line + at + piece + j * self.u_point)
         return made
 
-    def _multiply(self, k: Function, v: Value, m: Value, xi: Value, u: Value, p: Value, group: Value) -> None:
-        a = v + xi * self.v_point + group * (self.ci_blocks * self.rows * VECTOR_BYTES)
-        zeros = [k.vector(0.0)] * (self.rows * self.vectors)
-        total = multiply(k, a, u, self.ci_blocks, self.rows, zeros, group, self.tiles // self.rows)
-        line = self.vectors * VECTOR_BYTES
-        row_of_m = m + p * self.m_panel + group * (self.rows * self.m_tile) + xi * line
-        for r in range(self.rows):
+    def _multiply(self, k: Function, v: Value, u: Value, rows: int, group: Value, sums: Value) -> None:
+        """M of the tiles of a group, one panel and one ξ. They lie at `sums`, `m_tile` bytes apart."""
+        a = v + group * (self.ci_blocks * self.rows * VECTOR_BYTES)
+        zeros = [k.vector(0.0)] * (rows * self.vectors)
+        total = multiply(k, a, u, self.ci_blocks, rows, zeros, group, self.tiles // self.rows, self.rows)
+        for r in range(rows):
             for n in range(self.vectors):
-                k.store(total[r * self.vectors + n], row_of_m + (r * self.m_tile + n * VECTOR_BYTES))
+                k.store(total[r * self.vectors + n], sums + (r * self.m_tile + n * VECTOR_BYTES))
 
     def _transform_output(
         self, k: Function, table: Value, m: Value, temporary: Value, panel: Index, p: Value, t: Value, vector: Value
@@ -303,12 +316,21 @@ def choose_blocking(plan: Planner, conv: Convolution, m: int) -> ConvWinograd:
 
 def cut_tiles(total: int, most: int, rows: int, threads: int) -> Array:
     """[units, 2] first tile and count: runs of at most `most` tiles, as long as can be, since each unit reads all of U;
-    equally many for each thread, and equally long but for one register tile."""
+    equally many for each thread. Runs are of whole register tiles, which are the fastest, unless one thread would have
+    markedly more to do: then all runs are equally long."""
     groups = -(-total // rows)
     parts = min(groups, threads * -(-groups * rows // (threads * most)))
-    sizes = [(groups // parts + (part < groups % parts)) * rows for part in range(parts)]
-    starts = np.cumsum([0, *sizes[:-1]])
-    return np.stack([starts, np.minimum(sizes, total - starts)], axis=1).astype(np.int64)
+    part = np.arange(parts + 1, dtype=np.int64)
+    whole, equal = np.minimum(part * groups // parts * rows, total), part * total // parts
+    longer = _longest(np.diff(whole), rows, threads) > UNEVEN * _longest(np.diff(equal), rows, threads)
+    ends = equal if longer else whole
+    return np.stack([ends[:-1], np.diff(ends)], axis=1)
+
+
+def _longest(counts: Array, rows: int, threads: int) -> int:
+    """Rows of the register tiles that the busiest thread computes for units of so many tiles."""
+    computed = np.maximum(counts, -(-counts // rows) * (rows - 1))
+    return max(int(share.sum()) for share in np.array_split(computed, threads))
 
 
 def weights(plan: Planner, conv: Convolution, kernel: ConvWinograd) -> dict[str, Argument]:

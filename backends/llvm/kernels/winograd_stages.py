@@ -60,27 +60,37 @@ def transform_input(
 
 
 def multiply(
-    k: Function, a: Value, u: Value, ci_blocks: int, rows: int, initial: Sequence[Value], group: Value, shares: int
+    k: Function,
+    a: Value,
+    u: Value,
+    ci_blocks: int,
+    rows: int,
+    initial: Sequence[Value],
+    group: Value,
+    shares: int,
+    room: int = 0,
 ) -> list[Value]:
-    """`initial` + V·U of R tiles and one panel: a[block][R][16], u[Ci][16·vectors].
+    """`initial` + V·U of R tiles and one panel: a[block][R][16], u[Ci][16·vectors]. With `room` for more than R tiles,
+    a[block][room][16].
 
     The next panel lies behind this one; each of `shares` groups of tiles fetches its share of it meanwhile.
     """
+    room = room or rows
     line = len(initial) // rows * VECTOR_BYTES
     panel = ci_blocks * LANES * line
     ahead = u + panel
 
     @k.fold(ci_blocks, initial)
     def total(block: Value, total: list[Value]) -> list[Value]:
-        a_block, u_block = a + block * (rows * VECTOR_BYTES), u + block * (LANES * line)
+        a_block, u_block = a + block * (room * VECTOR_BYTES), u + block * (LANES * line)
 
         @k.fold(LANES, total, step=UNROLL)
         def total_of_block(q: Value, total: list[Value]) -> list[Value]:
             done = (block * LANES + q) * line
             for n in range(-(-UNROLL * line // (shares * VECTOR_BYTES))):
                 k.prefetch(ahead + (group * panel + done) // shares + n * VECTOR_BYTES)
-            for n in range(-(-UNROLL * rows // LANES)):  # V two blocks further
-                k.prefetch(a_block + (q + 2 * LANES) * (4 * rows) + n * VECTOR_BYTES, level=3)
+            for n in range(-(-UNROLL * room // LANES)):  # V two blocks further
+                k.prefetch(a_block + (q + 2 * LANES) * (4 * room) + n * VECTOR_BYTES, level=3)
             offsets = range(0, 4 * UNROLL, 4)
             return register_tile(k, total, a_block + q * 4, u_block + q * line, rows, VECTOR_BYTES, offsets)
 
