@@ -22,11 +22,14 @@ from hypothesis import strategies as st
 from llvm_layers import CHANNELS, SIZES, Draw, layer_case
 from test_layers_nd import with_epilogue
 from test_llvm_conv import ALL as CONVOLUTIONS
+from test_llvm_crop import crops
 from test_llvm_detection import heads
+from test_llvm_local_conv import local_layers
 from test_llvm_matmul import products
 from test_llvm_normalise import normalisations
 from test_llvm_quantise import endings, pictures
 from test_llvm_recurrent import sequences
+from test_llvm_sample import samples
 from test_llvm_volumes import convolutions, transposed_convolutions
 
 from graphsr import ops
@@ -222,6 +225,8 @@ FAMILIES: dict[str, tuple[type[LlvmBackend], st.SearchStrategy[GraphCase]]] = {
     "heads": (AsWritten, heads()),
     "pictures": (AsWritten, st.one_of(pictures(), endings())),
     "layers": (AsWritten, layers()),
+    "local connections": (AsWritten, local_layers()),
+    "places": (AsWritten, st.booleans().flatmap(lambda blocked: st.one_of(samples(blocked), crops(blocked)))),
     "volumes": (LlvmBackend, with_epilogue(st.one_of(convolutions(), transposed_convolutions()))),
     "wide layers": (LlvmBackend, wide_layers()),
     "networks": (LlvmBackend, networks()),

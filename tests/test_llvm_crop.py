@@ -17,11 +17,6 @@ from graphsr.testing.graphs import GraphCase
 pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
-from test_llvm_spills import spills
-from test_llvm_targets import ADVICE, NAMES
-
-from graphsr.backends.llvm.kernels.crop import CropImages
-from graphsr.backends.llvm.target import named
 
 EDGES = (-2.0, -0.3, 0.0, 0.2, 0.5, 0.7, 1.0, 1.1, 3.0)
 
@@ -66,9 +61,3 @@ def test_what_has_no_kernel_is_told() -> None:
     x = Node.input("x", TensorType("float64", (1, 1, 2, 2)))
     run = BACKEND.compile(Graph((x,), {"y": Node(CropAndResize((0, 0, 1, 1), (1, 1)), (x,), "layer")}))
     assert "only float32, not float64" in run.explain({"x": (1, 1, 2, 2)})
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("blocked", [False, True])
-def test_nothing_spills(name: str, blocked: bool) -> None:
-    assert not spills(CropImages(blocked), named(name)), f"{ADVICE}; on {name}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,11 +18,6 @@ from graphsr.testing.wide import repeated
 pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, assert_same_nans, several, through_blocks
-from test_llvm_spills import spills
-from test_llvm_targets import ADVICE, NAMES
-
-from graphsr.backends.llvm.kernels.sample import SampleImages
-from graphsr.backends.llvm.target import named
 
 UNUSUAL = (np.nan, np.inf, -np.inf, 3e38, -3e38, -0.0, 1e-42, 1e8, -1e8)
 
@@ -85,11 +78,3 @@ def test_what_has_no_kernel_is_told() -> None:
     assert "only float32, not float64" in explained("float64", (1, 1, 2, 2), (1, 1, 1, 2))
     assert "only up to 3 axes, not 4" in explained("float32", (1, 1, 1, 1, 1, 1), (1, 1, 1, 1, 1, 4))
     assert "too large for 32-bit addresses" in explained("float32", (1, 1, 1 << 13, 1 << 12), (1, 1, 1, 2))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_mode_spills(name: str) -> None:
-    forms = [(axes, False) for axes in (1, 2, 3)] + [(2, True)]
-    for mode, padding, (axes, blocked) in product(REACH, PADDINGS, forms):
-        kernel = SampleImages(GridSample(mode, padding, align_corners=axes == 3), axes, blocked, blocked)
-        assert not spills(kernel, named(name)), f"{ADVICE}; on {name}: {kernel}"

@@ -19,14 +19,17 @@ from graphsr import ops
 from graphsr.backends.llvm.jit import emit_assembly
 from graphsr.backends.llvm.kernel import Kernel
 from graphsr.backends.llvm.kernels.activation import EMITTERS
+from graphsr.backends.llvm.kernels.crop import CropImages
 from graphsr.backends.llvm.kernels.elementwise_blocked import CHANNELS, IMAGE, NUMBER, PIXEL, InBlocks
 from graphsr.backends.llvm.kernels.elementwise_ops import Step
 from graphsr.backends.llvm.kernels.elementwise_planar import Planar, Stream
 from graphsr.backends.llvm.kernels.place import PlaceInColumns, PlaceInRows, Search
 from graphsr.backends.llvm.kernels.rearrange import MOST_VECTORS, PlanarRearrange, UnblockPixels
+from graphsr.backends.llvm.kernels.sample import SampleImages
 from graphsr.backends.llvm.loops import module
 from graphsr.backends.llvm.target import Target, named
 from graphsr.op import Op
+from graphsr.ops.sample import PADDINGS, REACH
 
 KINDS = (IMAGE, PIXEL, CHANNELS, NUMBER)
 PAIRS: tuple[Op, ...] = (
@@ -82,10 +85,18 @@ def movements() -> Iterator[Kernel]:
             yield UnblockPixels(channels, block, mode)
 
 
+def samplings() -> Iterator[Kernel]:
+    """Every way to read pixels at computed places, and regions."""
+    for mode, padding, axes in product(REACH, PADDINGS, (1, 2, 3)):
+        for corners, blocked in product((False, True), (False, True) if axes == 2 else (False,)):
+            yield SampleImages(ops.GridSample(mode, padding, corners), axes, blocked, blocked)
+    yield from map(CropImages, (False, True))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_single_op_spills(name: str) -> None:
     target = named(name)
-    found = {kernel: spills(kernel, target) for kernel in dict.fromkeys((*single_ops(), *movements()))}
+    found = {kernel: spills(kernel, target) for kernel in dict.fromkeys((*single_ops(), *movements(), *samplings()))}
     lines = "\n".join(f"{count} times {kernel}" for kernel, count in found.items() if count)
     assert not lines, f"{ADVICE}; on {name}:\n{lines}"
 
