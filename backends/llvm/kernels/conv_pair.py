@@ -29,7 +29,7 @@ from ..tensor import Buffer
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
 from .register_tile import in_registers
-from .winograd_stages import multiply, transform_columns, transform_input, transform_rows
+from .winograd_stages import Groups, multiply, transform_columns, transform_input, transform_rows
 from .winograd_weights import transform_weights
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class ConvPair(Kernel):
     """R of the two products."""
     m: int
     epilogues: tuple[Epilogue, Epilogue]
-    columns: int = 11
+    columns: int = 22
     """Most tile columns of a strip."""
-    step: int = 4
+    step: int = 2
     """G, tile rows of a step."""
 
     @property
@@ -143,51 +143,55 @@ class _Body:
             above = number.equals(0)
             first = k.select(above, self.ty - 1, self.ty + (number - 1) * g)
             count = k.select(above, k.literal(1), k.minimum(self.ty + self.rows - first, g))
-            self._transform_thin(first, count)
+            wide = Groups.of(k, count * (self.columns + 1), kernel.rows[0])
+            self._transform_thin(first, count, wide)
             with k.when(number > 0):
                 self._clear_sums()
             with k.loop(kernel.wide_panels) as panel:
-                self._widen(panel, first, count)
+                self._widen(panel, first, count, wide)
                 with k.when(number > 0):
                     self._narrow(panel, count)
                 self._keep(panel, count)
             with k.when(number > 0):
                 self._finish(first, count)
 
-    def _transform_thin(self, first: Value, count: Value) -> None:
+    def _transform_thin(self, first: Value, count: Value, groups: Groups) -> None:
         """V of the tiles of the first convolution: tile (g, s) reads from pixel (m·(first+g), m·(tx+s) − 2)."""
         k, kernel, m = self.k, self.kernel, self.kernel.m
         with k.loop(count) as g:
             y, x = (first + g) * m, (self.tx * m - 2) * VECTOR_BYTES
             rows = [row_of_image(k, self.image, y + i) + x for i in range(m + 2)]
             with k.loop(kernel.ci_blocks) as block, k.loop(self.columns + 1) as s:
-                place = self._place("v", g * (self.columns + 1) + s, block, kernel.ci_blocks, kernel.rows[0])
+                place = self._place("v", g * (self.columns + 1) + s, block, kernel.ci_blocks, groups)
                 at = block * k["x_block"] + s * (m * VECTOR_BYTES)
                 tile = [row + at for row in rows]
                 temporary, not_finite = self.areas["temporary"], k["not_finite"]
                 transform_input(k, m, tile, temporary, place, kernel.v_point, not_finite=not_finite)
 
-    def _place(self, area: str, tile: Value, block: Index, blocks: int, rows: int) -> Value:
-        """Where the vectors of a tile and block go: [tile/R][block][tile%R][16]."""
-        group, row = tile // rows, tile % rows
-        return self.areas[area] + ((group * blocks + block) * rows + row) * VECTOR_BYTES
+    def _place(self, area: str, tile: Value, block: Index, blocks: int, groups: Groups) -> Value:
+        """Where the vectors of a tile and block go: [group][block][row of the group][16]."""
+        group, row = groups.place(tile)
+        return self.areas[area] + ((group * blocks + block) * groups.rows + row) * VECTOR_BYTES
 
     def _clear_sums(self) -> None:
         k = self.k
         with k.loop(self.kernel._areas()["n"], step=VECTOR_BYTES) as at:
             k.store(k.vector(0.0), self.areas["n"] + at)
 
-    def _widen(self, panel: Value, first: Value, count: Value) -> None:
+    def _widen(self, panel: Value, first: Value, count: Value, groups: Groups) -> None:
         """The wide image of one panel: its products, and Y with its epilogue below the two rows kept."""
         k, kernel, m = self.k, self.kernel, self.kernel.m
-        r, line, tiles = kernel.rows[0], kernel.line, count * (self.columns + 1)
-        panel_bytes = kernel.ci_blocks * LANES * line
-        with k.loop(kernel.points) as xi, k.loop((tiles + (r - 1)) // r) as group:
-            u = k["u0"] + (panel * kernel.points + xi) * panel_bytes
-            a = self.areas["v"] + xi * kernel.v_point + group * (kernel.ci_blocks * r * VECTOR_BYTES)
-            zeros = [k.vector(0.0)] * (r * kernel.vectors)
-            total = multiply(k, a, u, kernel.ci_blocks, r, zeros, group, max(1, kernel.tiles[0] // r))
-            self._store_sums(total, self.areas["m"] + group * (r * kernel.tile_bytes) + xi * line)
+        room, line = kernel.rows[0], kernel.line
+        with k.loop(kernel.points) as xi:
+            u = k["u0"] + (panel * kernel.points + xi) * (kernel.ci_blocks * LANES * line)
+
+            def compute(r: int, group: Value, tile: Value) -> None:
+                a = self.areas["v"] + xi * kernel.v_point + group * (kernel.ci_blocks * room * VECTOR_BYTES)
+                zeros = [k.vector(0.0)] * (r * kernel.vectors)
+                total = multiply(k, a, u, kernel.ci_blocks, r, zeros, group, max(1, kernel.tiles[0] // room), room)
+                self._store_sums(total, self.areas["m"] + tile * kernel.tile_bytes + xi * line)
+
+            groups.each(compute)
         with k.loop(count) as g, k.loop(self.columns + 1) as s, k.loop(kernel.vectors) as vector:
             source = self.areas["m"] + (g * (self.columns + 1) + s) * kernel.tile_bytes + vector * VECTOR_BYTES
             row_bytes = kernel.vectors * kernel.wide_row
@@ -225,24 +229,28 @@ class _Body:
         k, kernel, m = self.k, self.kernel, self.kernel.m
         row_bytes = kernel.vectors * kernel.wide_row
         self._copy(self.areas["kept"] + panel * (2 * row_bytes), self.areas["wide"])
-        r, line = kernel.rows[1], kernel.line
+        room, line = kernel.rows[1], kernel.line
+        groups = Groups.of(k, count * self.columns, room)
         with k.loop(count) as g, k.loop(kernel.vectors) as block, k.loop(self.columns) as s:
             top = self.areas["wide"] + g * (m * row_bytes) + block * kernel.wide_row + s * (m * VECTOR_BYTES)
             rows = [top + i * row_bytes for i in range(m + 2)]
-            place = self._place("m", g * self.columns + s, block, kernel.vectors, r)
+            place = self._place("m", g * self.columns + s, block, kernel.vectors, groups)
             transform_input(k, m, rows, self.areas["temporary"], place, kernel.w_point, ahead=False)
-        tiles = count * self.columns
-        with k.loop(kernel.points) as xi, k.loop(kernel.co_panels) as p, k.loop((tiles + (r - 1)) // r) as group:
+        with k.loop(kernel.points) as xi, k.loop(kernel.co_panels) as p:
             u = k["u1"] + ((panel * kernel.points + xi) * kernel.co_panels + p) * (kernel.vectors * LANES * line)
-            a = self.areas["m"] + xi * kernel.w_point + group * (r * line)
-            place = self.areas["n"] + (p * kernel.tiles[1] + group * r) * kernel.tile_bytes + xi * line
-            sums = [
-                k.load(place + (row * kernel.tile_bytes + n * VECTOR_BYTES))
-                for row in range(r)
-                for n in range(kernel.vectors)
-            ]
-            total = multiply(k, a, u, kernel.vectors, r, sums, group, max(1, kernel.tiles[1] // r))
-            self._store_sums(total, place)
+
+            def compute(r: int, group: Value, tile: Value) -> None:
+                a = self.areas["m"] + xi * kernel.w_point + group * (room * line)
+                place = self.areas["n"] + (p * kernel.tiles[1] + tile) * kernel.tile_bytes + xi * line
+                sums = [
+                    k.load(place + (row * kernel.tile_bytes + n * VECTOR_BYTES))
+                    for row in range(r)
+                    for n in range(kernel.vectors)
+                ]
+                total = multiply(k, a, u, kernel.vectors, r, sums, group, max(1, kernel.tiles[1] // room), room)
+                self._store_sums(total, place)
+
+            groups.each(compute)
 
     def _keep(self, panel: Value, count: Value) -> None:
         """Keep the last two rows of the panel's image for the next step."""

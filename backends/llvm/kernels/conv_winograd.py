@@ -34,7 +34,7 @@ from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
 from .register_tile import in_registers, register_tile_of
-from .winograd_stages import multiply, transform_columns, transform_input, transform_rows
+from .winograd_stages import Groups, multiply, transform_columns, transform_input, transform_rows
 from .winograd_taps import TAPS, taps_of
 from .winograd_transform import apply_matrix
 from .winograd_weights import MANY_CHANNELS, is_large, transform_weights
@@ -137,27 +137,21 @@ class ConvWinograd(Kernel):
         temporary = table + self._table_bytes
         first = k.load(k["units"] + k.unit * 16, I64)
         count = k.load(k["units"] + k.unit * 16 + 8, I64)
-        groups = (count + (self.rows - 1)) // self.rows
-        full = k.maximum(count - groups * (self.rows - 1), 0)
-        self._locate(k, table, first, count, full)
+        groups = Groups.of(k, count, self.rows)
+        self._locate(k, table, first, count, groups)
         with k.loop(self.ci_blocks) as block, k.loop(count) as t:
             self._transform_input(k, table, v, temporary, block, t)
         with k.loop(self.panels // self.chunk) as c:
             with k.loop(self.alpha) as i:
                 u = self._row_of_u(k, c, i, temporary + self.alpha**2 * VECTOR_BYTES)
                 with k.loop(self.alpha) as j, k.loop(self.chunk) as p:
-                    a, b = v + (i * self.alpha + j) * self.v_point, u + j * self.u_point + p * self.u_panel
-                    sums = m + p * self.m_panel + (i * self.alpha + j) * (self.vectors * VECTOR_BYTES)
-                    with k.loop(full) as group:
-                        self._multiply(k, a, b, self.rows, group, sums + group * (self.rows * self.m_tile))
-                    with k.loop(groups, start=full) as group:
-                        before = full + group * (self.rows - 1)
-                        self._multiply(k, a, b, self.rows - 1, group, sums + before * self.m_tile)
+                    xi = i * self.alpha + j
+                    self._multiply(k, v, m, xi, u + j * self.u_point + p * self.u_panel, p, groups)
             with k.loop(self.chunk) as p, k.loop(count) as t, k.loop(self.vectors) as vector:
                 self._transform_output(k, table, m, temporary, c * self.chunk + p, p, t, vector)
 
-    def _locate(self, k: Function, table: Value, first: Value, count: Value, full: Value) -> None:
-        """Write the tile table. The first `full` groups have R tiles, the others R − 1."""
+    def _locate(self, k: Function, table: Value, first: Value, count: Value, groups: Groups) -> None:
+        """Write the tile table."""
         m = self.m
         with k.loop(count) as t:
             tile, entry = first + t, table + t * (8 * TILE_RECORD)
@@ -174,10 +168,7 @@ class ConvWinograd(Kernel):
                 k.store(k["r"] + out_row * k["r_row"] + tx * (m * VECTOR_BYTES), entry + 8 * RESIDUAL)
             k.store(k.minimum(k["out_height"] - ty * m, m), entry + 8 * ROWS)
             k.store(tx, entry + 8 * TX)
-            behind = t - full * self.rows
-            is_full = behind < 0
-            group = k.select(is_full, t // self.rows, full + behind // (self.rows - 1))
-            within = k.select(is_full, t % self.rows, behind % (self.rows - 1))
+            group, within = groups.place(t)
             k.store((group * (self.ci_blocks * self.rows) + within) * VECTOR_BYTES, entry + 8 * PLACE)
 
     def _transform_input(self, k: Function, table: Value, v: Value, temporary: Value, block: Value, t: Value) -> None:
@@ -204,14 +195,20 @@ class ConvWinograd(Kernel):
                     k.store(value, made + p * self.u_panel + channel * line + at + piece + j * self.u_point)
         return made
 
-    def _multiply(self, k: Function, v: Value, u: Value, rows: int, group: Value, sums: Value) -> None:
-        """M of the tiles of a group, one panel and one ξ. They lie at `sums`, `m_tile` bytes apart."""
-        a = v + group * (self.ci_blocks * self.rows * VECTOR_BYTES)
-        zeros = [k.vector(0.0)] * (rows * self.vectors)
-        total = multiply(k, a, u, self.ci_blocks, rows, zeros, group, self.tiles // self.rows, self.rows)
-        for r in range(rows):
-            for n in range(self.vectors):
-                k.store(total[r * self.vectors + n], sums + (r * self.m_tile + n * VECTOR_BYTES))
+    def _multiply(self, k: Function, v: Value, m: Value, xi: Value, u: Value, p: Value, groups: Groups) -> None:
+        """M of all tiles for one panel and one ξ."""
+        v_of_xi, m_of_xi = v + xi * self.v_point, m + p * self.m_panel + xi * (self.vectors * VECTOR_BYTES)
+
+        def compute(rows: int, group: Value, first: Value) -> None:
+            a = v_of_xi + group * (self.ci_blocks * self.rows * VECTOR_BYTES)
+            zeros = [k.vector(0.0)] * (rows * self.vectors)
+            total = multiply(k, a, u, self.ci_blocks, rows, zeros, group, self.tiles // self.rows, self.rows)
+            for r in range(rows):
+                for n in range(self.vectors):
+                    place = m_of_xi + first * self.m_tile + (r * self.m_tile + n * VECTOR_BYTES)
+                    k.store(total[r * self.vectors + n], place)
+
+        groups.each(compute)
 
     def _transform_output(
         self, k: Function, table: Value, m: Value, temporary: Value, panel: Index, p: Value, t: Value, vector: Value

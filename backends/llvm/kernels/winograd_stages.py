@@ -10,6 +10,7 @@ notice it, and the program computes the network once more with plain sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from graphsr.ops.winograd import matrices
 
@@ -57,6 +58,35 @@ def transform_input(
 
         if not_finite is not None:
             _notice(k, corners[0], not_finite)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Tiles in register tiles of R or, where they do not fill these, R − 1: the first `full` of `count` have R."""
+
+    k: Function
+    rows: int
+    count: Value
+    full: Value
+
+    @staticmethod
+    def of(k: Function, tiles: Value, rows: int) -> Groups:
+        count = (tiles + (rows - 1)) // rows
+        return Groups(k, rows, count, k.maximum(tiles - count * (rows - 1), 0))
+
+    def place(self, tile: Value) -> tuple[Value, Value]:
+        """The group of a tile, and its row there."""
+        k, behind = self.k, tile - self.full * self.rows
+        in_full = behind < 0
+        group = k.select(in_full, tile // self.rows, self.full + behind // (self.rows - 1))
+        return group, k.select(in_full, tile % self.rows, behind % (self.rows - 1))
+
+    def each(self, compute: Callable[[int, Value, Value], None]) -> None:
+        """`compute(rows, group, first tile)` for all groups."""
+        with self.k.loop(self.full) as group:
+            compute(self.rows, group, group * self.rows)
+        with self.k.loop(self.count, start=self.full) as group:
+            compute(self.rows - 1, group, self.full + group * (self.rows - 1))
 
 
 def multiply(
