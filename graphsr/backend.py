@@ -148,7 +148,8 @@ class Executable:
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the network: arrays by input name (NCHW) -> fresh arrays by output name.
 
-        Raises `ShapeError` when names, dtypes or shapes do not fit; inputs are never written to.
+        Raises `ShapeError` when names, dtypes or shapes do not fit, or the run would take more memory than there is;
+        inputs are never written to.
         """
         arrays = self._check(inputs)
         program = self._program(tuple(array.shape for array in arrays))
@@ -172,13 +173,22 @@ class Executable:
                 prepare = self.backend.program if self._is_exact else self.backend.program_at_most
                 bound = self.graph.bind(dict(zip(self.inputs, key, strict=True)))
                 program = prepare(_that_may_fit(bound), self.threads)
-                if lack := shortage(program.planned_bytes - self.backend.held_bytes):
-                    raise ShapeError(f"inputs of these sizes are too large: a run {lack}")
+                self._check_memory(program, at_least=0)
                 self._programs[key] = program
                 if len(self._programs) > self.CACHED_SIZES:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(key)
+        self._check_memory(program, at_least=MUCH)
         return program
+
+    def _check_memory(self, program: Program, at_least: int) -> None:
+        """Raise `ShapeError` where a run takes more than there is, if it takes so many bytes beyond what is held."""
+        taken = program.planned_bytes - self.backend.held_bytes
+        if taken >= at_least and (lack := shortage(taken)):
+            raise ShapeError(
+                f"inputs of these sizes are too large: a run {lack}; give smaller ones, such as pieces of an image, "
+                "or use a smaller network"
+            )
 
     def _key(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
         """The sizes of all inputs. Raises `ShapeError` for what are none."""
@@ -248,6 +258,9 @@ class Executable:
 def _is_size(value: object) -> bool:
     return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
+
+MUCH = 64 << 20
+"""Bytes from which each run, not only the first of a size, looks whether the memory is there: that takes 50 µs."""
 
 MOST_TIMES = 8
 """A value this many times as large as the memory there is will not fit, however the network is planned: backends may

@@ -20,7 +20,6 @@ from graphsr.backend import Backend
 from graphsr.detection_boxes import Candidates, candidates, suppress
 from graphsr.errors import ImageError, ModelError, ShapeError
 from graphsr.loading import load
-from graphsr.memory import shortage
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.op import Array
 from graphsr.ops import Resize
@@ -118,9 +117,7 @@ class Detector:
     def check_memory(self) -> None:
         """Raise `ShapeError` when the network, at its size, takes more memory than there is."""
         (name,) = self.model.inputs
-        planned = self.executable.bind({name: (1, self.channels, *self.size)}).planned_bytes
-        if lack := shortage(planned):
-            raise ShapeError(f"a network of {self.size[0]} x {self.size[1]} pixels {lack}: choose a smaller size")
+        self.executable.bind({name: (1, self.channels, *self.size)})
 
     def _suppressed(self, found: Candidates, placement: Placement) -> Candidates:
         """What remains; the last head says how, as in darknet."""

@@ -15,7 +15,6 @@ from graphsr.backend import Backend, Executable, get_backend
 from graphsr.errors import ImageError, ModelError, ShapeError
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.loading import load
-from graphsr.memory import shortage
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.op import Array
 from graphsr.ops import AllFinite, Quantise, Resize
@@ -119,7 +118,10 @@ class Upscaler:
     def _outputs(self, x: Array, dtype: str) -> dict[str, Array]:
         """What the network makes of numbers in 0..1."""
         executable = self._executable(dtype)
-        self._check_memory(executable, x.shape)
+        try:
+            executable.bind({self.input_name: x.shape})  # before memory is taken for the scaled image
+        except ShapeError as error:
+            raise ImageError(f"an image of {x.shape[3]} x {x.shape[2]} pixels cannot be taken: {error}") from error
         return executable({self.input_name: x * np.float32(self.model.input_range)})
 
     def _executable(self, dtype: str) -> Executable:
@@ -131,18 +133,6 @@ class Upscaler:
 
     def _bicubic(self, x: Array) -> Array:
         return Resize(scale=(float(self.scale),) * 2, mode="cubic").forward(x)
-
-    def _check_memory(self, executable: Executable, shape: tuple[int, ...]) -> None:
-        """Refuse before memory is taken what the machine does not have."""
-        try:
-            planned = executable.bind({self.input_name: shape}).planned_bytes
-        except ShapeError as error:
-            raise ImageError(f"an image of {shape[3]} x {shape[2]} pixels cannot be taken: {error}") from error
-        if lack := shortage(planned):
-            raise ImageError(
-                f"an image of {shape[3]} x {shape[2]} pixels {lack}: "
-                "cut the image into smaller pieces or use a smaller model"
-            )
 
 
 def _can_make_pixels(model: Model, backend: Backend) -> bool:

@@ -239,6 +239,25 @@ def test_memory_is_what_was_planned(name: str) -> None:
     assert measured >= 0.8 * planned, "no more is planned than is used"
 
 
+def test_memory_of_a_large_image_is_given_back_when_many_small_ones_follow() -> None:
+    """But not while they take turns; what the caller holds stays."""
+    run = network("EDSR").compile("llvm", 2)
+    memory = run.backend.memory  # type: ignore[attr-defined]  # it is an LlvmBackend
+    large, small = pixels("EDSR", 1, 700, 700), pixels("EDSR", 1, 32, 32)
+    result = upscale(run, large)
+    before, held = bits(result), run.backend.held_bytes
+    for _ in range(3):
+        for _ in range(memory.PATIENCE - 1):
+            upscale(run, small)
+        upscale(run, large)
+        assert run.backend.held_bytes >= held
+    for _ in range(memory.PATIENCE):
+        upscale(run, small)
+    assert run.backend.held_bytes < held / 4
+    assert bits(result) == before
+    assert bits(upscale(run, large)) == before
+
+
 # --- special values -----------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_arrays
 
 import graphsr
+from graphsr.backend import MUCH
 from graphsr.backends.reference import ReferenceBackend
 from graphsr.dim import Dim
 from graphsr.imagefile import read_image
@@ -190,6 +191,25 @@ def test_memory_that_runs_have_left_counts_as_free(monkeypatch: pytest.MonkeyPat
     smaller = graphsr.load("wdsr-x2").compile("llvm", threads=1).bind({"input": (1, 3, 120, 120)}).planned_bytes
     monkeypatch.setattr("graphsr.memory.available_memory", lambda: smaller // 2)
     assert run.bind({"input": (1, 3, 120, 120)}).planned_bytes == smaller
+
+
+def test_a_second_large_image_takes_what_the_first_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    upscaler = Upscaler(graphsr.load("wdsr-x2"), backend="llvm", threads=1)
+    image = np.zeros((130, 120, 3), np.uint8)
+    first = upscaler(image)
+    monkeypatch.setattr("graphsr.memory.available_memory", lambda: first.nbytes + 4096)
+    np.testing.assert_array_equal(upscaler(image), first)
+
+
+def test_memory_that_has_gone_since_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only when a size is new."""
+    run = graphsr.load("wdsr-x2").compile("numpy", threads=1)
+    image = np.zeros((1, 3, 320, 320), np.float32)
+    planned = run.bind({"input": image.shape}).planned_bytes
+    assert planned > MUCH
+    monkeypatch.setattr("graphsr.memory.available_memory", lambda: planned // 2)
+    with pytest.raises(graphsr.ShapeError, match=r"a run needs .* GB are free; give smaller ones"):
+        run({"input": image})
 
 
 @pytest.mark.skipif(available_memory() is None, reason="the system does not tell how much memory there is")

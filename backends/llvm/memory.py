@@ -28,19 +28,32 @@ def pages(nbytes: int) -> Array:
 
 
 class Memory:
-    """The arena of a backend, shared by the programs of all sizes of all its executables: one run at a time uses it."""
+    """The arena of a backend, shared by the programs of all sizes of all its executables: one run at a time uses it.
+
+    It is as large as the largest run wants, for the system clears every new page. When `PATIENCE` runs in a row want
+    less than a quarter of it, it is given back, and so is the memory for results.
+    """
+
+    PATIENCE = 16
 
     def __init__(self) -> None:
         self.lock = ForkSafeLock()
         self.results = Results()
         self._arena = pages(0)
+        self._much_smaller = 0
+        """Runs in a row that wanted less than a quarter of the arena."""
 
     @property
     def held_bytes(self) -> int:
-        return self._arena.nbytes
+        return self._arena.nbytes + self.results.held_bytes
 
     def at_least(self, nbytes: int) -> Array:
-        """The arena, made larger if need be. Hold the lock."""
+        """The arena for a run. Hold the lock."""
+        self._much_smaller = self._much_smaller + 1 if 4 * nbytes < self._arena.nbytes - PAGE else 0
+        if self._much_smaller == self.PATIENCE:
+            self._much_smaller = 0
+            self.results.forget()
+            self._arena = pages(0)
         if self._arena.nbytes < nbytes:
             self._arena = pages(0)  # gives the old one back first
             self._arena = pages(nbytes)
@@ -71,6 +84,15 @@ class Results:
 
     def give_back(self, memory: Array) -> None:
         self._spare = memory
+
+    @property
+    def held_bytes(self) -> int:
+        spare = self._spare
+        return spare.nbytes if spare is not None else 0
+
+    def forget(self) -> None:
+        """Give the kept memory back to the system."""
+        self._spare = None
 
 
 class _Lease:
