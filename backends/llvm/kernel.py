@@ -29,6 +29,9 @@ class Kernel(ABC):
     """Whether LLVM makes running pointers of the addresses in its loops, in two thirds more time. Most loops are as
     fast as they are written."""
 
+    reads_weights_once: ClassVar[bool] = False
+    """Whether the units share out the weights, so that each is read by one thread; most kernels share out pixels."""
+
     @abstractmethod
     def slots(self) -> Mapping[str, str]:
         """Name and type (PTR, I64, FLOAT) of every argument, in the order of the slots."""

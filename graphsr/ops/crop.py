@@ -44,7 +44,7 @@ class CropAndResize(Op):
     def forward(self, x: Array) -> Array:
         inside = np.ones((), bool)
         for axis in (2, 3):
-            low, high, weight, valid = self._taps(x, axis)
+            low, high, weight, valid = self.taps_of(x, axis)
             x = x.take(low, axis) * (1 - weight) + x.take(high, axis) * weight
             inside = inside[..., None] & valid
         return np.where(inside, x, x.dtype.type(self.value))
@@ -52,7 +52,7 @@ class CropAndResize(Op):
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
         """The pixels that were mixed get their shares, width first."""
         (x,) = inputs
-        taps = {axis: self._taps(x, axis) for axis in (2, 3)}
+        taps = {axis: self.taps_of(x, axis) for axis in (2, 3)}
         dx = cotangent * (taps[2][3][:, None] & taps[3][3])
         for axis in (3, 2):
             low, high, weight, _ = taps[axis]
@@ -60,7 +60,7 @@ class CropAndResize(Op):
             dx = scatter_add(dx * (1 - weight), low, n, axis) + scatter_add(dx * weight, high, n, axis)
         return (dx,)
 
-    def _taps(self, x: Array, axis: int) -> tuple[Array, Array, Array, Array]:
+    def taps_of(self, x: Array, axis: int) -> tuple[Array, Array, Array, Array]:
         """(pixel before, pixel behind, weight of the latter shaped to multiply along the axis, whether inside x)"""
         n, m = x.shape[axis], known(self.size[axis - 2])
         start, stop = self.region[axis - 2], self.region[axis]

@@ -169,7 +169,7 @@ def _inside(node: Node) -> list[tuple[int, int, Array, Array]]:
     assert isinstance(node.op, CropAndResize)
     x, parts = np.broadcast_to(np.float32(0), node.inputs[0].type.dims), []
     for axis in (2, 3):
-        low, high, weight, valid = node.op._taps(x, axis)
+        low, high, weight, valid = node.op.taps_of(x, axis)
         inside = np.flatnonzero(valid)
         pixels = np.stack([low[inside], high[inside]], axis=1)
         start, stop = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)

@@ -34,6 +34,8 @@ ROWS_IN_UNIT = 32
 class DensePlanar(Kernel):
     """Unit: a panel of outputs, of up to `ROWS_IN_UNIT` rows of x. Rows and outputs beyond the last are not written."""
 
+    reads_weights_once = True
+
     rows: int
     vectors: int
     split: int

@@ -53,6 +53,8 @@ SIZES = ("images", "height", "out_height", "out_width", "top", "left", "each")
 class LocalConv(Kernel):
     """Unit: `each` panels, numbered through the positions. See above."""
 
+    reads_weights_once = True
+
     channels: int
     panels: int
     vectors: int
