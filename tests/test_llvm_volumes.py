@@ -9,13 +9,18 @@ from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Op
-from graphsr.ops import AvgPoolNd, ConvNd, ConvTransposeNd, MaxPoolNd
+from graphsr.ops import AvgPoolNd, ConvNd, ConvTransposeNd, Fused, MaxPoolNd, Relu, Shortcut
+from graphsr.ops.conv import ALGORITHMS
+from graphsr.passes import choose_conv_algorithm
 from graphsr.testing.graphs import GraphCase
 from graphsr.testing.wide import repeated
 
 pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
+
+from graphsr.backends.llvm.backend import LlvmBackend
+from graphsr.backends.reference import ReferenceBackend
 
 EXTENTS = st.tuples(st.integers(3, 6), st.integers(3, 7), st.sampled_from([3, 7, 16, 19]))
 """Depth, height, width."""
@@ -105,6 +110,48 @@ def test_any_transposed_convolution(
     op = ConvTransposeNd(stride, (*data.draw(triples(0, 1)), 0, 0, 0), dilation, groups)
     weight = data.draw(repeated((5 * groups, 3, *kernel)))
     assert_has_kernel(layer_case(data.draw, op, (2, 5 * groups, *data.draw(EXTENTS)), constants=(weight,)))
+
+
+@st.composite
+def in_planes(draw: st.DrawFn) -> GraphCase:
+    """What Winograd can compute in the planes, with any taps along the depth."""
+    ci, co = draw(st.sampled_from([8, 16, 20, 33, 64])), draw(st.sampled_from([1, 5, 16, 32, 40]))
+    taps, stride, space = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    padding = draw(triples(0, 2)) + draw(triples(0, 2))
+    depth = max(1, space * (taps - 1) + 1 - padding[0] - padding[3]) + draw(st.integers(0, 3))
+    op = ConvNd((stride, 1, 1), padding, (space, 1, 1), algorithm=draw(st.sampled_from(ALGORITHMS)))
+    follow = Fused(op, Relu(), Shortcut(0.5, 2.0)) if draw(st.booleans()) else op
+    size = depth, draw(st.sampled_from([3, 8, 17, 40])), draw(st.sampled_from([3, 13, 31, 60]))
+    weights = draw(repeated((co, ci, taps, 3, 3))), draw(repeated((co,)))
+    shape = (draw(st.integers(1, 2)), ci, *size)
+    x = Node.input("x0", TensorType("float32", shape))
+    arguments: list[Node] = [x, *map(Node.const, weights)]
+    if follow is not op:
+        result = op.infer(*(node.type for node in arguments))
+        arguments.append(Node.input("x1", result))
+    inputs = tuple(node for node in arguments if not node.is_const)
+    graph = Graph(inputs, {"y": Node(follow, tuple(arguments), "layer")})
+    return GraphCase(graph, {node.name: draw(repeated(node.type.dims)) for node in inputs})
+
+
+@several
+@given(in_planes())
+def test_convolution_of_planes_by_winograd(case: GraphCase) -> None:
+    """Beside the reference, which has NaN where plain sums have it."""
+    assert_has_kernel(case)
+    plain = GraphCase(choose_conv_algorithm(case.graph, tiles=(), volumes=True), with_nans(case, every=1009).inputs)
+    got = BACKEND.compile(case.graph, threads=2)(plain.inputs)["y"]
+    want = ReferenceBackend("float64").compile(plain.graph)(plain.inputs)["y"]
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+
+
+@pytest.mark.parametrize(("accuracy", "kernel"), [("default", "winograd F(6,3) of 3 slices"), ("high", "F(2,3)")])
+def test_passes_choose_winograd_for_volumes(accuracy: str, kernel: str) -> None:
+    x = Node.input("x", TensorType("float32", (1, 32, 8, 42, 42)))
+    weight = Node.const(np.ones((32, 32, 3, 3, 3), np.float32))
+    graph = Graph((x,), {"y": Node(ConvNd((1,) * 3, (1,) * 6, (1,) * 3), (x, weight), "layer")})
+    steps = LlvmBackend(accuracy).compile(graph, threads=1).bind({"x": x.type.dims}).steps()
+    assert any(kernel in step.kernel for step in steps)
 
 
 def test_volumes_stay_in_blocks_between_convolutions() -> None:

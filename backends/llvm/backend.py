@@ -72,6 +72,7 @@ class LlvmBackend(Backend):
                 max_error=ACCURACY[accuracy],
                 transform_cost=TRANSFORM_COST,
                 lanes=LANES,
+                volumes=True,
             ),
         )
 
@@ -102,7 +103,7 @@ class LlvmBackend(Backend):
             run_once(call, kernels, threads)
 
         def without_winograd() -> LlvmProgram:
-            program = self.program(choose_conv_algorithm(graph, tiles=()), threads)
+            program = self.program(choose_conv_algorithm(graph, tiles=(), volumes=True), threads)
             if lack := shortage(program.planned_bytes - self.held_bytes):
                 raise ShapeError(f"the inputs hold NaN or infinities, or lead to some: a run for such inputs {lack}")
             return program

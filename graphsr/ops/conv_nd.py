@@ -18,7 +18,8 @@ import numpy as np
 from graphsr.dim import Size, product
 from graphsr.ir import TensorType
 from graphsr.op import Array, Op, expect, expect_float, expect_positive, expect_rank, expect_size, op, same_dtype
-from graphsr.ops.conv import Conv2d, ConvTranspose2d
+from graphsr.ops.conv import ALGORITHMS, Conv2d, ConvTranspose2d
+from graphsr.ops.winograd import winograd_conv2d
 
 Sizes = tuple[int, ...]
 
@@ -68,16 +69,26 @@ class ConvNd(AnyConv):
     Positions outside x are zero. With g groups, output channels o of group o // (Co/g) see only the input channels of
     the same group, and weight is [Co, Ci/g, k…]. Inputs: x, weight, and bias or none.
 
+    `algorithm` as for `Conv2d`: over three axes and more, Winograd's transforms take the last two, and what the taps of
+    the others meet is summed up.
+
     >>> x = np.array([[[1.0, 2.0, 3.0]]])
     >>> ConvNd(stride=(1,), padding=(1, 0), dilation=(1,)).forward(x, np.ones((1, 1, 2)))
     array([[[1., 3., 5.]]])
     """
+
+    algorithm: str = "direct"
 
     def infer(self, x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
         co, cig, *kernel = weight.dims
         dtype = self.check(x, weight, bias, co)
         expect_size("input channels", x.shape[1], cig * self.groups)
         expect(co % self.groups == 0, f"{co} output channels do not divide into {self.groups} groups")
+        expect(self.algorithm in ALGORITHMS, f"algorithm {self.algorithm!r} is not one of {ALGORITHMS}")
+        expect(
+            not self.algorithm.startswith("winograd") or winograd_fits_nd(self, tuple(kernel)),
+            "Winograd needs three axes or more, the last two with 3x3 taps, stride 1 and dilation 1, and one group",
+        )
         return TensorType(dtype, (x.shape[0], co, *(self._size(n, a, k) for a, (n, k) in _paired(x.shape[2:], kernel))))
 
     def _size(self, n: Size, a: int, kernel: int) -> Size:
@@ -89,10 +100,27 @@ class ConvNd(AnyConv):
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         shape = self.infer(_type(x), _type(weight)).dims
+        if self.algorithm.startswith("winograd"):
+            return _biased(self._winograd(x, weight, shape), bias)
         y = np.zeros((len(x), self.groups, shape[1] // self.groups, prod(shape[2:])), x.dtype)
         for at, tap in self.taps(self.pad(x), weight.shape[2:], shape[2:]):
             y += _matrices(weight, at, self.groups) @ tap.reshape(len(x), self.groups, -1, prod(shape[2:]))
         return _biased(y.reshape(shape), bias)
+
+    def _winograd(self, x: Array, weight: Array, shape: Sizes) -> Array:
+        """Σ over the taps of all axes but the last two of a convolution of images."""
+        axes = len(self.stride)
+        outer = axes - 2
+        before, behind = self.padding[:axes], self.padding[axes:]
+        edges = [(0, 0), (0, 0), *zip(before[:outer], behind[:outer], strict=True), (0, 0), (0, 0)]
+        planes_first = np.moveaxis(np.pad(x, edges), (-2, -1), (2, 3))  # the axes of the taps are the last ones
+        kernel, windows = weight.shape[2 : 2 + outer], shape[2 : 2 + outer]
+        y = np.zeros((len(x), *windows, shape[1], *shape[-2:]), x.dtype)
+        for at, tap in taps_nd(planes_first, kernel, self.stride[:outer], self.dilation[:outer], windows):
+            images = np.moveaxis(tap, (1, 2, 3), (-3, -2, -1))
+            flat, weights = images.reshape(-1, *images.shape[-3:]), np.moveaxis(weight, (-2, -1), (2, 3))[last(at)]
+            y += winograd_conv2d(flat, weights, _last_two(self), m=int(self.algorithm[-1])).reshape(y.shape)
+        return np.moveaxis(y, -3, 1)
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
         """dx: each tap's gradient added back where the tap was read; dw: Σ dy · tap; db: Σ dy."""
@@ -198,6 +226,19 @@ def taps_nd(
 def last(index: Iterable[int | slice]) -> Any:
     """The index of the last axes of an array, whatever stands before them."""
     return (..., *index)
+
+
+def winograd_fits_nd(conv: ConvNd, kernel: Sizes) -> bool:
+    """Whether F(m, 3) computes the last two of three axes and more: 3x3, stride 1, dilation 1, one group."""
+    plain = conv.stride[-2:] == conv.dilation[-2:] == (1, 1) and conv.groups == 1
+    return len(kernel) > 2 and kernel[-2:] == (3, 3) and plain
+
+
+def _last_two(conv: ConvNd) -> tuple[int, int, int, int]:
+    """Padding of the last two axes: top, left, bottom, right."""
+    axes = len(conv.stride)
+    (top, left), (bottom, right) = conv.padding[axes - 2 : axes], conv.padding[-2:]
+    return top, left, bottom, right
 
 
 def _matrices(weight: Array, at: tuple[int, ...], groups: int) -> Array:

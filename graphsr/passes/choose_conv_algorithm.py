@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 import numpy as np
 
 from graphsr.ir import Graph, Node, TensorType, replace_node
-from graphsr.ops import Conv2d, Fused
+from graphsr.ops import Conv2d, ConvNd, Fused
 from graphsr.ops.conv import winograd_fits
+from graphsr.ops.conv_nd import winograd_fits_nd
 from graphsr.ops.winograd import ERROR, matrices
 from graphsr.passes.rewrite import rewrite
 
@@ -28,8 +29,10 @@ def choose_conv_algorithm(
     tiles: Sequence[int] = tuple(ERROR),
     transform_cost: float = TRANSFORM_COST,
     lanes: int = 1,
+    volumes: bool = False,
 ) -> Graph:
-    """conv2d(algorithm=…): the cheapest of those whose rounding error is below `max_error`.
+    """conv2d(algorithm=…): the cheapest of those whose rounding error is below `max_error`. With `volumes`, also
+    conv_nd(algorithm=…) over three axes and more.
 
     Winograd's F(m, 3), m in `tiles`, is open to 3x3 convolutions with constant weights, stride 1, dilation 1 and one
     group, where `ERROR[m]` (in units of the output's deviation, float32) is within the bound. The default admits
@@ -42,7 +45,7 @@ def choose_conv_algorithm(
 
     def rule(node: Node, uses: Mapping[Node, int]) -> Node:
         conv = node.op.base if isinstance(node.op, Fused) else node.op
-        if not isinstance(conv, Conv2d):
+        if not isinstance(conv, (Conv2d, ConvNd) if volumes else Conv2d):
             return node
         algorithm = _choose(conv, node, max_error, tiles, transform_cost, lanes)
         if algorithm == conv.algorithm:
@@ -53,14 +56,21 @@ def choose_conv_algorithm(
     return rewrite(graph, rule)
 
 
-def _choose(conv: Conv2d, node: Node, max_error: float, tiles: Sequence[int], transform_cost: float, lanes: int) -> str:
+def _choose(
+    conv: Conv2d | ConvNd, node: Node, max_error: float, tiles: Sequence[int], transform_cost: float, lanes: int
+) -> str:
     weight = node.inputs[1]
     co, ci, *kernel = weight.type.dims
-    if kernel == [1, 1] or (ci == 1 and conv.groups > 1):
-        return "direct"
+    if isinstance(conv, Conv2d):
+        if kernel == [1, 1] or (ci == 1 and conv.groups > 1):
+            return "direct"
+        exact, fits = "im2col", winograd_fits(conv, (kernel[0], kernel[1]))
+    else:
+        exact, fits = "direct", winograd_fits_nd(conv, tuple(kernel))
     ci, co = (-(-channels // lanes) * lanes for channels in (ci, co))
-    best, least = "im2col", float(9 * ci * co)
-    if weight.is_const and winograd_fits(conv, (kernel[0], kernel[1])):
+    ci *= prod(kernel[:-2])
+    best, least = exact, float(9 * ci * co)
+    if weight.is_const and fits:
         precision = float(np.finfo(node.type.dtype).eps / np.finfo("float32").eps)
         for m in tiles:
             cost = winograd_cost(m, ci, co, transform_cost) * tile_waste(m, node.type)
@@ -84,7 +94,7 @@ def winograd_cost(m: int, ci: int, co: int, transform_cost: float = TRANSFORM_CO
 def tile_waste(m: int, output: TensorType) -> float:
     """Computed outputs per wanted output: 1 while the size is open, more where the last tiles stick out."""
     waste = 1.0
-    for size in output.shape[2:]:
+    for size in output.shape[-2:]:
         if isinstance(size, int):
             waste *= -(-size // m) * m / size if size else inf
     return waste

@@ -14,8 +14,9 @@ import numpy as np
 
 from graphsr.ir import Graph, Node
 from graphsr.op import Array, Op
-from graphsr.ops import Activation, BatchNorm, Conv2d, ConvTranspose2d, Dense, Div, Fused, Mul, PRelu, Shortcut
+from graphsr.ops import Activation, BatchNorm, Conv2d, ConvNd, ConvTranspose2d, Dense, Div, Fused, Mul, PRelu, Shortcut
 from graphsr.ops.conv import winograd_fits
+from graphsr.ops.conv_nd import winograd_fits_nd
 from graphsr.testing.cases import Case, growth, tolerance
 
 
@@ -62,7 +63,7 @@ def rounding(op: Op, inputs: tuple[Array, ...], output: Array, dtype: str, most_
                 inner *= abs(residual.alpha)
                 total += abs(residual.beta) * _largest(inputs[-1])
             return inner * (steepness(activation) if activation else 1) + tolerance(dtype, 1, max(1, total))
-        case Conv2d() if winograd_fits(op, inputs[1].shape[2:]) and (worst := max(growth(op), most_growth)) > 1:
+        case Conv2d() | ConvNd() if _fits(op, inputs[1].shape[2:]) and (worst := max(growth(op), most_growth)) > 1:
             sums = tolerance(dtype, terms, worst * _largest(inputs[0]) * _largest(inputs[1]))
             return sums + tolerance(dtype, 1, _largest(output))  # a bias may be far larger than the sums
         case Conv2d() | ConvTranspose2d() | Dense():
@@ -111,6 +112,13 @@ def gains(op: Op, inputs: tuple[Array, ...]) -> tuple[float, ...]:
         case PRelu():
             return max(1.0, _largest(inputs[1])), _largest(inputs[0])
     return (1.0,) * len(inputs)
+
+
+def _fits(op: Conv2d | ConvNd, kernel: tuple[int, ...]) -> bool:
+    """Whether Winograd could compute it."""
+    if isinstance(op, ConvNd):
+        return winograd_fits_nd(op, kernel)
+    return winograd_fits(op, (kernel[0], kernel[1]))
 
 
 def _plain(op: Op) -> Op:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from graphsr.ir import TensorType
 from graphsr.op import Array, Op
-from graphsr.ops import Conv2d, Fused
+from graphsr.ops import Conv2d, ConvNd, Fused
 from graphsr.ops.winograd import R, matrices
 
 
@@ -111,7 +111,7 @@ def growth(op: Op) -> float:
     analysis", 2019), so they grow by the root of the quotient, and in two dimensions by the quotient.
     """
     conv = op.base if isinstance(op, Fused) else op
-    if not isinstance(conv, Conv2d) or not conv.algorithm.startswith("winograd"):
+    if not isinstance(conv, Conv2d | ConvNd) or not conv.algorithm.startswith("winograd"):
         return 1.0
     AT, G, BT = (matrix**2 for matrix in matrices(int(conv.algorithm[-1])))
     return float((AT @ (G.sum(axis=1) * BT.sum(axis=1))).max()) / R

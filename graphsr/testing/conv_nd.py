@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from graphsr.ops import AvgPoolNd, ConvNd, ConvTransposeNd, LpPoolNd, MaxPoolNd
+from graphsr.ops.conv import ALGORITHMS
+from graphsr.ops.conv_nd import winograd_fits_nd
 from graphsr.testing.cases import Case, arrays, distinct_arrays, layer
 from graphsr.testing.elementwise import nonzero_arrays
 
@@ -23,6 +26,8 @@ def conv_nd(draw: st.DrawFn) -> Case:
     axes = draw(st.integers(1, 3))
     kernel, stride, dilation = draw(numbers(axes, 1, 3)), draw(numbers(axes, 1, 2)), draw(numbers(axes, 1, 2))
     padding, groups = draw(numbers(2 * axes, 0, 2)), draw(SMALL)
+    if axes == 3 and draw(st.booleans()):  # what Winograd can compute
+        kernel, stride, dilation, groups = (kernel[0], 3, 3), (stride[0], 1, 1), (dilation[0], 1, 1), 1
     size = []
     for a in range(axes):
         least = dilation[a] * (kernel[a] - 1) + 1 - padding[a] - padding[a + axes]
@@ -30,7 +35,10 @@ def conv_nd(draw: st.DrawFn) -> Case:
     ci, co = draw(SMALL), draw(SMALL) * groups
     bias = (draw(arrays((co,))),) if draw(st.booleans()) else ()
     x, weight = draw(arrays((draw(SMALL), ci * groups, *size))), draw(arrays((co, ci, *kernel)))
-    return Case(ConvNd(stride, padding, dilation, groups), (x, weight, *bias))
+    op = ConvNd(stride, padding, dilation, groups)
+    if winograd_fits_nd(op, kernel):
+        op = replace(op, algorithm=draw(st.sampled_from(ALGORITHMS)))
+    return Case(op, (x, weight, *bias))
 
 
 @layer("conv_transpose_nd")

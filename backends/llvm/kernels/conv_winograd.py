@@ -44,13 +44,12 @@ if TYPE_CHECKING:
     from ..target import Target
     from .conv import Convolution
 
-TILE_RECORD = 16
-"""8-byte entries of the tile table for one tile: α row addresses, then those below."""
 MADE_FOR = 22
 """Register tiles of a unit for which U is made: so many that making it is little beside the products."""
 UNEVEN = 1.03
 """How much longer the busiest thread may compute for whole register tiles' sake."""
-OUT, RESIDUAL, ROWS, TX, PLACE = 8, 9, 10, 11, 12
+OUT, RESIDUAL, ROWS, TX, PLACE, ABOVE = 0, 1, 2, 3, 4, 5
+"""8-byte entries of the tile table for one tile; from the last on, the addresses of its α rows, for each slice."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,9 @@ class ConvWinograd(Kernel):
     """Whether U is made here, of the taps that are given in its place."""
     shuffle: int = 1
     """Pixel-shuffle factor s: block g·(blocks/s²) + b is block b of the pixels (g/s, g%s) of each s x s cell."""
+    slices: int = 0
+    """Taps along the depth of volumes, whose slices lie as images one below the other; 0 for images. The channels of
+    all slices that an output meets are the input channels of its tile."""
 
     @property
     def alpha(self) -> int:
@@ -106,8 +108,14 @@ class ConvWinograd(Kernel):
     def blocking(self) -> str:
         return f"{in_registers(self.rows, self.vectors)}, {self.tiles} tiles in cache"
 
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of the tile table for one tile."""
+        return 8 * (ABOVE + max(1, self.slices) * self.alpha)
+
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}
+        depth = ("depth", "out_depth", "slice_step", "slice_space", "front") if self.slices else ()
         sizes = ("height", "width", "out_height", "out_width", "tile_rows", "tile_columns", "top", "pad_left")
         return {
             **blocked_slots("x"),
@@ -119,7 +127,7 @@ class ConvWinograd(Kernel):
             "zeros": PTR,
             "not_finite": PTR,
             **self.epilogue.slots(),
-            **dict.fromkeys(sizes, I64),
+            **dict.fromkeys((*sizes, *depth), I64),
         }
 
     def scratch(self, target: Target) -> int:
@@ -128,7 +136,7 @@ class ConvWinograd(Kernel):
 
     @property
     def _table_bytes(self) -> int:
-        return self.tiles * TILE_RECORD * 8
+        return -(-self.tiles * self.tile_bytes // VECTOR_BYTES) * VECTOR_BYTES
 
     def body(self, k: Function, target: Target) -> None:
         v = k.scratch
@@ -154,13 +162,11 @@ class ConvWinograd(Kernel):
         """Write the tile table."""
         m = self.m
         with k.loop(count) as t:
-            tile, entry = first + t, table + t * (8 * TILE_RECORD)
+            tile, entry = first + t, table + t * self.tile_bytes
             row, tx = tile // k["tile_columns"], tile % k["tile_columns"]
             n, ty = row // k["tile_rows"], row % k["tile_rows"]
             column = (tx * m - k["pad_left"]) * VECTOR_BYTES
-            top = ty * m - k["top"]
-            for i in range(self.alpha):
-                k.store(row_of_image(k, n, top + i) + column, entry + 8 * i)
+            self._locate_rows(k, n, ty * m - k["top"], column, entry + 8 * ABOVE)
             out_row = (n * k["out_height"] + ty * m) * self.shuffle
             out = k["y"] + out_row * k["y_row"] + tx * (m * self.shuffle * VECTOR_BYTES)
             k.store(out, entry + 8 * OUT)
@@ -171,10 +177,27 @@ class ConvWinograd(Kernel):
             group, within = groups.place(t)
             k.store((group * (self.ci_blocks * self.rows) + within) * VECTOR_BYTES, entry + 8 * PLACE)
 
+    def _locate_rows(self, k: Function, n: Value, top: Value, column: Value, entry: Value) -> None:
+        """Write where the α rows of a tile of image n, or of each slice that it meets, begin."""
+        if not self.slices:
+            for i in range(self.alpha):
+                k.store(row_of_image(k, n, top + i) + column, entry + 8 * i)
+            return
+        volume, z = n // k["out_depth"], n % k["out_depth"]
+        with k.loop(self.slices) as tap:
+            place = z * k["slice_step"] + tap * k["slice_space"] - k["front"]
+            inside = (place >= 0) & (place < k["depth"])
+            for i in range(self.alpha):
+                row = k.select(inside, row_of_image(k, volume * k["depth"] + place, top + i), k["zeros"])
+                k.store(row + column, entry + tap * (8 * self.alpha) + 8 * i)
+
     def _transform_input(self, k: Function, table: Value, v: Value, temporary: Value, block: Value, t: Value) -> None:
-        entry = table + t * (8 * TILE_RECORD)
-        channel = block * k["x_block"]
-        rows = [k.load(entry + 8 * i, PTR) + channel for i in range(self.alpha)]
+        entry = table + t * self.tile_bytes
+        above, channel = entry + 8 * ABOVE, block * k["x_block"]
+        if self.slices:
+            blocks = self.ci_blocks // self.slices
+            above, channel = above + block // blocks * (8 * self.alpha), block % blocks * k["x_block"]
+        rows = [k.load(above + 8 * i, PTR) + channel for i in range(self.alpha)]
         place = v + k.load(entry + 8 * PLACE, I64) + block * (self.rows * VECTOR_BYTES)
         transform_input(k, self.m, rows, temporary, place, self.v_point)
 
@@ -214,7 +237,7 @@ class ConvWinograd(Kernel):
         self, k: Function, table: Value, m: Value, temporary: Value, panel: Index, p: Value, t: Value, vector: Value
     ) -> None:
         """Y of one tile and one block of channels, to the image."""
-        entry, block = table + t * (8 * TILE_RECORD), panel * self.vectors + vector
+        entry, block = table + t * self.tile_bytes, panel * self.vectors + vector
         source = m + p * self.m_panel + t * self.m_tile + vector * VECTOR_BYTES
         with k.pieces() as piece:
             transform_columns(k, self.m, source + piece, self.vectors * VECTOR_BYTES, temporary)

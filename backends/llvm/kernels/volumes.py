@@ -25,19 +25,20 @@ import numpy as np
 
 from graphsr.ir import Node
 from graphsr.op import Array
-from graphsr.ops import Conv2d, ConvNd, ConvTranspose2d, ConvTransposeNd, Reshape
+from graphsr.ops import Conv2d, ConvNd, ConvTranspose2d, ConvTransposeNd
 
 from ...layer import layer_of
 from ..kernel import Argument, blocked_slots
 from ..loops import I1, I64, LANES, PTR, VECTOR_BYTES, Function, Value
-from ..tensor import Blocked
 from .activation import has_activation
-from .conv import Convolution
 from .conv_direct import ConvDirect, cut, pack_blocked
 from .conv_transpose import Phase, as_conv, phases
 from .layout import zero_halo
 from .register_tile import direct_tile_of, register_tile_at
 from .volumes_head import lower_head
+from .volumes_rows import Rows, VolumeConvolution, residual_rows, rows_image, rows_of
+from .volumes_winograd import lower_winograd
+from .winograd_weights import winograd_tile
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -82,7 +83,7 @@ class ConvVolumes(ConvDirect):
             entry = k.scratch + i * 8
             image = at[0] * self.groups + group
             column = (at[-1] * self.steps[-1] - k[f"before{axes[-1]}"]) * VECTOR_BYTES
-            self._locate_rows(k, at[1:], image, k.literal(1, I1), column, entry)
+            self._locaterows_of(k, at[1:], image, k.literal(1, I1), column, entry)
             places = [at[1 + a] * self.apart[a] + k[f"first{a}"] for a in axes]
             row = image
             for a in axes[:-1]:
@@ -118,7 +119,7 @@ class ConvVolumes(ConvDirect):
         following.insert(0, k.select(carry, at[0] + 1, at[0]))
         return [k.select(last, old, new) for old, new in zip(at, following, strict=True)]
 
-    def _locate_rows(
+    def _locaterows_of(
         self, k: Function, at: Sequence[Value], row: Value, inside: Value, column: Value, entry: Value
     ) -> None:
         """An entry for each tap of the axes that are left but the last one: a row of the volume, or zeros."""
@@ -130,7 +131,7 @@ class ConvVolumes(ConvDirect):
             place = at[0] * self.steps[a] + tap * self.spaces[a] - k[f"before{a}"]
             meets = inside & (place >= 0) & (place < k[f"size{a}"])
             further = entry + tap * (prod(self.taps[a + 1 : -1]) * self.table_row)
-            self._locate_rows(k, at[1:], row * k[f"size{a}"] + place, meets, column, further)
+            self._locaterows_of(k, at[1:], row * k[f"size{a}"] + place, meets, column, further)
 
     def _tile(self, k: Function, panel: Value, pixel: Value, rows: int) -> None:
         """As for images; where there is one block with few channels, its zeros are left out."""
@@ -158,42 +159,19 @@ class ConvVolumes(ConvDirect):
         self._write(k, total, panel, pixel, rows)
 
 
-@dataclass(frozen=True)
-class VolumeConvolution(Convolution):
-    """Its channels group by group, each in blocks of its own."""
-
-    @property
-    def order(self) -> Array:
-        groups = self.op.groups
-        channels = np.arange(self.node.type.dims[1]).reshape(groups, -1)
-        padded = np.full((groups, -(-channels.shape[1] // LANES) * LANES), -1)
-        padded[:, : channels.shape[1]] = channels
-        return padded.ravel()
-
-    @property
-    def _key(self) -> str:
-        return f" of volumes in {self.op.groups} groups"
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """A volume that lies as the blocked image of its rows: `image` [N·groups, C/groups, D·H…, W]."""
-
-    image: Node
-    groups: int
-
-
 def lower(plan: Planner, node: Node) -> None:
     """Choose the kernel of a convolution; its output stays in blocks for the next one."""
     conv = _convolution_of(plan, node)
     op, _ = layer_of(node)
     assert isinstance(op, ConvNd | ConvTransposeNd)
-    y = _rows_image(node, op.groups)
+    y = rows_image(node, op.groups)
     plan.new_blocked(y)
     if isinstance(op, ConvTransposeNd):
         _lower_phases(plan, conv, op, y)
     elif _is_head(plan, node, op):
-        lower_head(plan, conv, op, y, _residual(plan, conv))
+        lower_head(plan, conv, op, y, residual_rows(plan, conv))
+    elif len(op.stride) == 3 and (m := winograd_tile(node)):
+        lower_winograd(plan, conv, op, y, m)
     else:
         _lower_whole(plan, conv, op, y)
     plan.leave(node, Rows(y, op.groups), lambda: plan.view(node, y))
@@ -203,7 +181,7 @@ def _lower_whole(plan: Planner, conv: VolumeConvolution, op: ConvNd, y: Node) ->
     taps, out = conv.weight.shape[2:], conv.node.type.dims[2:]
     kernel = _kernel(plan, conv, taps, op.stride, op.dilation, (1,) * len(taps))
     whole = [Phase(0, size, list(range(taps[a])), op.padding[a]) for a, size in enumerate(out)]
-    x = _rows(plan, conv.node.inputs[0], op.groups)
+    x = rows_of(plan, conv.node.inputs[0], op.groups)
     _call(plan, conv, kernel, x, y, whole, "direct " + "x".join(map(str, taps)))
 
 
@@ -211,7 +189,7 @@ def _lower_phases(plan: Planner, conv: VolumeConvolution, op: ConvTransposeNd, y
     """A call for each phase of a transposed convolution."""
     taps, out = conv.weight.shape[2:], conv.node.type.dims[2:]
     apart = tuple(d // gcd(d, s) for d, s in zip(op.dilation, op.stride, strict=True))
-    x = _rows(plan, conv.node.inputs[0], op.groups)
+    x = rows_of(plan, conv.node.inputs[0], op.groups)
     for parts in product(*(_phases(op, a, size, taps[a]) for a, size in enumerate(out))):
         some = tuple(len(phase.taps) for phase in parts)
         kernel = _kernel(plan, conv, some, (1,) * len(taps), apart, op.stride)
@@ -240,21 +218,6 @@ def _convolution_of(plan: Planner, node: Node) -> VolumeConvolution:
     if layer.activation is not None and not has_activation(layer.activation):
         raise NoKernel(f"no code for {layer.activation.name} in an epilogue")
     return VolumeConvolution(node, Conv2d(groups=op.groups), layer, None)
-
-
-def _rows(plan: Planner, node: Node, groups: int) -> Node:
-    """The image of the rows of a volume; as it is, where another convolution has just made it."""
-    part = plan.left(node)
-    if isinstance(part, Rows) and part.groups == groups:
-        return part.image
-    image = _rows_image(node, groups)
-    plan.view(image, node)
-    return image
-
-
-def _rows_image(node: Node, groups: int) -> Node:
-    n, channels, *rows, width = node.type.dims
-    return Node(Reshape((n * groups, channels // groups, prod(rows), width)), (node,), node.name, node.origin)
 
 
 def _phases(op: ConvTransposeNd, axis: int, size: int, taps: int) -> list[Phase]:
@@ -308,7 +271,7 @@ def _call(
     for a, part in enumerate(parts):
         values = (size[a], out[a], part.count, part.before, part.first)
         measures |= {f"{name}{a}": value for name, value in zip(MEASURES, values, strict=True)}
-    residual = _residual(plan, conv)
+    residual = residual_rows(plan, conv)
     arguments: dict[str, Argument] = {
         **x.arguments("x"),
         **plan.blocked(y_image).arguments("y"),
@@ -324,12 +287,6 @@ def _call(
         "panel_span": panel_span,
     }
     plan.call(conv.node, kernel, arguments, -(-pixels // span) * ranges * kernel.groups, label=label)
-
-
-def _residual(plan: Planner, conv: VolumeConvolution) -> Blocked | None:
-    if conv.layer.residual is None:
-        return None
-    return plan.blocked(_rows(plan, conv.node.inputs[conv.layer.residual], conv.op.groups))
 
 
 def _packed(plan: Planner, conv: VolumeConvolution, kernel: ConvVolumes, parts: Sequence[Phase]) -> Array:

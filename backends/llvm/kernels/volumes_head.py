@@ -30,7 +30,7 @@ from .register_tile import direct_tile_of
 
 if TYPE_CHECKING:
     from ..plan import Planner
-    from .volumes import VolumeConvolution
+    from .volumes_rows import VolumeConvolution
 
 Sizes = tuple[int, ...]
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from graphsr.ir import Graph, Node
 from graphsr.op import Array
-from graphsr.ops import Conv2d, Fused
+from graphsr.ops import Conv2d, ConvNd, Fused
 from graphsr.ops.winograd import matrices
 
 from ..kernel import Kernel
@@ -137,11 +137,10 @@ def choose_kept(graph: Graph, keep: float) -> frozenset[Node]:
     for node in graph.nodes():
         m = winograd_tile(node)
         if m and node.inputs[1].is_const and node.inputs[1] not in sizes:
-            n, _, height, width = node.type.dims
             weight = node.inputs[1]
             budget += keep * weight.type.nbytes
             if keep == math.inf or not is_large(weight.type.dims, m):
-                sizes[weight] = n * -(-height // m) * -(-width // m), (m + 2) ** 2 / TAPS * weight.type.nbytes
+                sizes[weight] = tiles_of(node, m), (m + 2) ** 2 / TAPS * weight.type.nbytes
     for weight, (_, nbytes) in sorted(sizes.items(), key=lambda item: (item[1][0], -item[1][1])):
         if nbytes <= budget:
             budget -= nbytes
@@ -156,7 +155,7 @@ def is_large(shape: tuple[int, ...], m: int) -> bool:
 
 
 def winograd_tile(node: Node) -> int:
-    """m of the F(m, 3) by which a convolution is computed, 0 of any other node.
+    """m of the F(m, 3) by which a convolution of images or volumes is computed, 0 of any other node.
 
     In a small image with many channels Winograd would wait for its weights: they are many for what is multiplied by
     them, and a plain sum of 9 products per pixel is done sooner. The time of so few tiles is that of `LEAST_TILES`.
@@ -164,13 +163,19 @@ def winograd_tile(node: Node) -> int:
     m = wanted_tile(node)
     if not m:
         return 0
-    (n, co, height, width), ci = node.type.dims, node.inputs[1].type.dims[1]
-    tiles, points = n * -(-height // m) * -(-width // m), (m + 2) ** 2
-    many = points * co * ci * 4 > CACHED_WEIGHTS
-    return 0 if TAPS * n * height * width < points * max(tiles, LEAST_TILES[many]) else m
+    pixels, (co, ci, *kernel) = math.prod(node.type.dims) // node.type.dims[1], node.inputs[1].type.dims
+    points = (m + 2) ** 2
+    many = points * co * ci * math.prod(kernel[:-2]) * 4 > CACHED_WEIGHTS
+    return 0 if TAPS * pixels < points * max(tiles_of(node, m), LEAST_TILES[many]) else m
+
+
+def tiles_of(node: Node, m: int) -> int:
+    """Tiles of a convolution's output."""
+    n, _, *outer, height, width = node.type.dims
+    return n * math.prod(outer) * -(-height // m) * -(-width // m)
 
 
 def wanted_tile(node: Node) -> int:
     """m of the F(m, 3) that the graph says of a convolution, 0 of any other node."""
     op = node.op.base if isinstance(node.op, Fused) else node.op
-    return int(op.algorithm[-1]) if isinstance(op, Conv2d) and op.algorithm.startswith("winograd") else 0
+    return int(op.algorithm[-1]) if isinstance(op, Conv2d | ConvNd) and op.algorithm.startswith("winograd") else 0
