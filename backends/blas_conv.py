@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from graphsr.forksafe import once
 from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvTranspose2d
@@ -136,7 +136,7 @@ class Scatter:
     def units(self) -> int:
         return len(self.bands)
 
-    @cached_property
+    @once
     def scratch(self) -> int:
         return max(self._scratch(rows) for _, rows in self.bands)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from graphsr.forksafe import once
 from graphsr.op import Array, Op
 from graphsr.ops import Activation, DepthToSpace
 
@@ -48,7 +48,7 @@ class Elementwise:
         else:
             np.copyto(output[block], self.op.forward(*arguments))
 
-    @cached_property
+    @once
     def _blocks(self) -> tuple[Any, ...]:
         return blocks(self.shape)
 
@@ -89,7 +89,7 @@ class PerChannel:
         parameters = (v if len(v) == 1 else v[c] for v in inputs[1:])
         np.copyto(output[n : n + 1, c], self.op.forward(inputs[0][n : n + 1, c], *parameters))
 
-    @cached_property
+    @once
     def _blocks(self) -> tuple[tuple[int, slice], ...]:
         return channel_blocks(self.shape)
 
@@ -126,7 +126,7 @@ class Shuffle:
             for j in range(b):
                 y[:, :, i, :, j] = x[c, i, j]
 
-    @cached_property
+    @once
     def _blocks(self) -> tuple[tuple[int, slice], ...]:
         return channel_blocks(self.shape)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
+from graphsr.forksafe import once
 from graphsr.op import Array, Op
 from graphsr.ops import Relu
 
@@ -88,7 +89,7 @@ class Blocked:
     def units(self) -> int:
         return len(self.blocks)
 
-    @cached_property
+    @once
     def scratch(self) -> int:
         one_of_each_size = {(block.height, block.width): block for block in self.blocks}.values()
         return max(self._scratch(block) for block in one_of_each_size)

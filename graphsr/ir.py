@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from graphsr.dim import Dim, Size, product, substitute
 from graphsr.errors import GraphError, ShapeError
+from graphsr.forksafe import once
 from graphsr.op import Array, Op, check_attributes, op
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "uint16", "bool")
@@ -197,7 +197,7 @@ class Graph:
         """All nodes, each after its inputs: first the graph's inputs, then depth first from the outputs."""
         return iter(self._order)
 
-    @cached_property
+    @once
     def _order(self) -> tuple[Node, ...]:
         done: dict[Node, None] = dict.fromkeys(self.inputs)
         for root in self.outputs.values():

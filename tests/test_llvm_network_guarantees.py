@@ -480,6 +480,28 @@ def test_a_forked_child_runs_the_same_executable(name: str) -> None:
     assert bits(upscale(run, image)) == want
 
 
+@forks
+@forks_beside_threads
+def test_a_child_that_is_forked_while_another_thread_binds_can_bind() -> None:
+    """No lock is held there that the child would wait for."""
+    run, done = network("WDSR-A").compile("llvm", 1), threading.Event()
+
+    def bind() -> None:
+        n = 9
+        while not done.is_set():
+            run.bind({"input": (1, 3, n, n)})
+            n = 9 + n % 2000
+
+    binder = threading.Thread(target=bind)
+    binder.start()
+    try:
+        for _ in range(60):
+            assert in_child(lambda: network("WDSR-A").compile("llvm", 1).bind({"input": (1, 3, 5, 7)}).threads == 1)
+    finally:
+        done.set()
+        binder.join()
+
+
 def bits_of(run: Executable, image: Array) -> bytes:
     return bits(upscale(run, image))
 

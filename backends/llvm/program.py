@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from graphsr.backend import node_macs
 from graphsr.errors import BackendError
 from graphsr.explain import Profile, Step
+from graphsr.forksafe import once
 from graphsr.op import Array
 
 from .kernel import Call
@@ -59,7 +59,7 @@ class LlvmProgram:
         except NotFinite:
             return self._plain.run(inputs)
 
-    @cached_property
+    @once
     def _plain(self) -> LlvmProgram:
         return self._without_winograd()
 

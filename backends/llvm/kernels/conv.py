@@ -8,11 +8,11 @@ block is written to its pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphsr.forksafe import once
 from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d, ConvTranspose2d, DepthToSpace
@@ -59,7 +59,7 @@ class Convolution:
         op = self.shuffled.op if self.shuffled else None
         return op.block if isinstance(op, DepthToSpace) else 1
 
-    @cached_property
+    @once
     def order(self) -> Array:
         """[blocks · 16] the output channel of every lane, or −1 for lanes beyond the channels."""
         co, cells = self.node.type.dims[1], self.shuffle**2

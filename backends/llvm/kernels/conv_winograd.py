@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphsr.forksafe import once
 from graphsr.op import Array
 from graphsr.ops.winograd import matrices
 
@@ -80,12 +80,12 @@ class ConvWinograd(Kernel):
     def alpha(self) -> int:
         return self.m + 2
 
-    @cached_property
+    @once
     def v_point(self) -> int:
         """Bytes of V for one ξ; one cache line more, so that the α² stores of a tile spread over the cache."""
         return self.tiles * self.ci_blocks * VECTOR_BYTES + VECTOR_BYTES
 
-    @cached_property
+    @once
     def m_tile(self) -> int:
         """Bytes of M for one tile and panel, with two lines more for the same reason."""
         return (self.alpha**2 + 1) * self.vectors * VECTOR_BYTES

@@ -7,9 +7,9 @@ whose only reader can take it along is left to that reader; so a chain is lowere
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
+from graphsr.forksafe import once
 from graphsr.ir import Node
 from graphsr.op import Op
 from graphsr.ops import BatchNorm, Expand, Fused, Linear, PRelu
@@ -50,7 +50,7 @@ class Chain:
     def root(self) -> Node:
         return self.nodes[-1]
 
-    @cached_property
+    @once
     def operands(self) -> tuple[Operand, ...]:
         references = (reference for _, given in self.steps for reference in given)
         return tuple(dict.fromkeys(r for r in references if isinstance(r, Operand)))
