@@ -158,6 +158,17 @@ def test_errors_stay_within_the_limits(name: str) -> None:
         assert error <= limit, (accuracy, error)
 
 
+@pytest.mark.parametrize("size", [(48, 48), (96, 97)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_errors_of_noise_in_a_deep_network_stay_within_the_limit(seed: int, size: tuple[int, int]) -> None:
+    """Sums of 192 products one after the other would pass it: of single convolutions, and of pairs."""
+    model = wdsr_a(scale=4, blocks=32, features=32, expanded=192)
+    image = np.random.default_rng(seed).random((1, 3, *size), np.float32) * np.float32(model.input_range)
+    truth = upscale(get_backend("numpy").compile(model.graph.astype("float64")), image.astype(np.float64))
+    error = np.abs(upscale(model.compile("llvm"), image) - truth).max() / truth.std()
+    assert error <= 1e-4
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 

@@ -218,11 +218,13 @@ class _Body:
             with k.when(inside ^ 1):
                 k.store(k.vector(0.0), tile + i * row_bytes + j * VECTOR_BYTES)
 
-    def _store_sums(self, total: list[Value], place: Value) -> None:
-        kernel = self.kernel
+    def _store_sums(self, total: list[Value], place: Value, more: bool = False) -> None:
+        """The sums of a group, or `more` of those that are there: sums of sums round less than long ones."""
+        k, kernel = self.k, self.kernel
         for n, value in enumerate(total):
             row, vector = divmod(n, kernel.vectors)
-            self.k.store(value, place + (row * kernel.tile_bytes + vector * VECTOR_BYTES))
+            at = place + (row * kernel.tile_bytes + vector * VECTOR_BYTES)
+            k.store(k.load(at) + value if more else value, at)
 
     def _narrow(self, panel: Value, count: Value) -> None:
         """Put the kept rows above the panel's image, transform it, and add its products to the sums."""
@@ -242,13 +244,9 @@ class _Body:
             def compute(r: int, group: Value, tile: Value) -> None:
                 a = self.areas["m"] + xi * kernel.w_point + group * (room * line)
                 place = self.areas["n"] + (p * kernel.tiles[1] + tile) * kernel.tile_bytes + xi * line
-                sums = [
-                    k.load(place + (row * kernel.tile_bytes + n * VECTOR_BYTES))
-                    for row in range(r)
-                    for n in range(kernel.vectors)
-                ]
-                total = multiply(k, a, u, kernel.vectors, r, sums, group, max(1, kernel.tiles[1] // room), room)
-                self._store_sums(total, place)
+                zeros = [k.vector(0.0)] * (r * kernel.vectors)
+                total = multiply(k, a, u, kernel.vectors, r, zeros, group, max(1, kernel.tiles[1] // room), room)
+                self._store_sums(total, place, more=True)
 
             groups.each(compute)
 

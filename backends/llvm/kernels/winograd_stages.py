@@ -99,19 +99,22 @@ def multiply(
     group: Value,
     shares: int,
     room: int = 0,
+    part: tuple[Index, int] | None = None,
 ) -> list[Value]:
     """`initial` + V·U of R tiles and one panel: a[block][R][16], u[Ci][16·vectors]. With `room` for more than R tiles,
-    a[block][room][16].
+    a[block][room][16]. Of all blocks, or of a `part` of them: the first, and how many.
 
     The next panel lies behind this one; each of `shares` groups of tiles fetches its share of it meanwhile.
     """
     room = room or rows
+    first, count = part or (0, ci_blocks)
     line = len(initial) // rows * VECTOR_BYTES
     panel = ci_blocks * LANES * line
     ahead = u + panel
 
-    @k.fold(ci_blocks, initial)
-    def total(block: Value, total: list[Value]) -> list[Value]:
+    @k.fold(count, initial)
+    def total(of_part: Value, total: list[Value]) -> list[Value]:
+        block = of_part + first
         a_block, u_block = a + block * (room * VECTOR_BYTES), u + block * (LANES * line)
 
         @k.fold(LANES, total, step=UNROLL)
