@@ -116,6 +116,9 @@ def layers() -> Iterator[Case]:
     yield Case(ops.L2Norm((1,)), (x,))
     for axis in (1, 2):
         yield Case(ops.ArgMax(axis), (x,))
+        yield Case(ops.TopK(2, axis), (x,))
+        yield Case(ops.TopK(2, axis, False, "indices"), (x,))
+    yield Case(ops.TopK(40), (np.ones((2, 64), np.float32),))
     for channels in (1, 32):
         volume, weight = np.ones((1, channels, 3, 3, 20), np.float32), np.ones((32, channels, 3, 3, 3), np.float32)
         for algorithm in ("direct", "winograd_f4", "winograd_f6"):

@@ -37,4 +37,6 @@ def top_k(draw: st.DrawFn) -> Case:
     shape = draw(SHAPE)
     axis = draw(an_axis(len(shape)))
     k, output = draw(st.integers(0, shape[axis])), draw(st.sampled_from(["values", "indices"]))
-    return Case(TopK(k, axis, draw(st.booleans()), output), (draw(distinct_arrays(shape)),))
+    ties = integers(shape, -2, 2).map(lambda x: x.astype(np.float32))
+    x = draw(ties if output == "indices" else distinct_arrays(shape))
+    return Case(TopK(k, axis, draw(st.booleans()), output), (x,))

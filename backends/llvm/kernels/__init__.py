@@ -31,6 +31,7 @@ LOWER: dict[str, str] = {
     **{kind.name: "reduce" for kind in REDUCTIONS},
     **dict.fromkeys(("softmax", "log_softmax", "reduce_log_sum_exp"), "softmax"),
     **dict.fromkeys(("arg_max", "arg_min"), "place"),
+    "top_k": "top_k",
     "dense": "dense",
     "matmul": "matmul",
     "einsum": "einsum",
