@@ -172,7 +172,7 @@ def _add_upscale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-m", "--model", type=_name, help="model file or embedded model (default: wdsr-x2, or wdsr-x4 with -s 4)"
     )
     p.add_argument("-s", "--scale", type=_positive, help="scale factor; must be one that the model has")
-    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are of use)")
+    _add_running(p)
     p.add_argument("--backend", help="what runs the network (default: llvm; see 'graphsr backends')")
     p.add_argument(
         "--exists",
@@ -209,7 +209,7 @@ def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument(
         "--fork", choices=("alexeyab", "pjreddie"), help="whose darknet defines what the two take differently"
     )
-    p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are of use)")
+    _add_running(p)
     p.add_argument("--backend", help="what runs the network (default: llvm; see 'graphsr backends')")
 
 
@@ -291,6 +291,12 @@ def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=f"runs, of which medians are taken (default: 5, most: {MOST_REPEATS})",
     )
     p.add_argument("-s", "--scale", type=_positive, help="scale factor, for a model file that holds several")
+    _add_running(p)
+    _add_overrides(p)
+
+
+def _add_running(p: argparse.ArgumentParser) -> None:
+    """How the network is run."""
     p.add_argument("-j", "--threads", type=_positive, help="number of threads (default: all that are of use)")
     p.add_argument(
         "--accuracy", choices=("default", "high"), help="high: no transform that loses digits, at twice the time"
@@ -300,7 +306,6 @@ def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=("low", "default", "high"),
         help="transformed weights between runs: none, twice the weights at most (default), all",
     )
-    _add_overrides(p)
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:

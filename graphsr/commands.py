@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from graphsr.analysis import macs_per_pixel, receptive_field
+from graphsr.backend import Backend, get_backend
 from graphsr.backend import backends as installed_backends
-from graphsr.backend import get_backend
 from graphsr.cli import OK, SOME_FAILED, UsageError, reason_of
 from graphsr.detection import Detection, Detector, read_names
 from graphsr.detection_drawing import detections_json, draw_detections
@@ -34,10 +34,16 @@ from graphsr.upscaling import Upscaler
 OVERRIDES = ("res_scale", "input_range", "network_range", "mean", "shuffle", "activation", "weights", "fork")
 
 
+def _backend(options: argparse.Namespace) -> Backend:
+    """The backend that is asked for, with its options."""
+    chosen = {name: value for name in ("accuracy", "memory") if (value := getattr(options, name))}
+    return get_backend(getattr(options, "backend", None) or DEFAULT_BACKEND, **chosen)
+
+
 def upscale(options: argparse.Namespace) -> int:
     """`graphsr upscale INPUT... [-o OUT]`"""
     model = _load(options.model or _default_model(options.scale), options)
-    upscaler = Upscaler(model, backend=options.backend or DEFAULT_BACKEND, threads=options.threads)
+    upscaler = Upscaler(model, backend=_backend(options), threads=options.threads)
     jobs = plan_outputs([Path(name) for name in options.input], options.output, upscaler.scale)
     _say_assumptions(model)
     failed = 0
@@ -111,7 +117,7 @@ def _detector(options: argparse.Namespace) -> Detector:
             overlap=options.overlap,
             letterbox=None if options.letterbox is None else options.letterbox == "yes",
             size=options.size,
-            backend=options.backend or DEFAULT_BACKEND,
+            backend=_backend(options),
             threads=options.threads,
         )
         detector.check_memory()
@@ -194,8 +200,7 @@ def profile(options: argparse.Namespace) -> int:
     """`graphsr profile MODEL --size HxW`"""
     model = _load(options.model, options)
     shapes = _profiled_shapes(model, options.size)
-    chosen = {name: value for name in ("accuracy", "memory") if (value := getattr(options, name))}
-    run = model.compile("llvm", options.threads, **chosen)
+    run = model.compile(_backend(options), options.threads)
     try:
         run.bind(shapes)
     except ShapeError as error:

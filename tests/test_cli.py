@@ -254,6 +254,17 @@ def test_profile_of_more_than_there_is() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_options_of_the_backend_reach_it(tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    written = {}
+    for options in ((), ("--accuracy", "high"), ("--memory", "low", "-j", "1")):
+        done = graphsr("upscale", source, "-o", tmp_path / "b.png", *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        written[options] = read_image(tmp_path / "b.png").pixels.astype(int)
+    first, *others = written.values()
+    assert all(np.abs(first - other).max() <= 1 for other in others)
+
+
 def test_white_survives_onnx(tmp_path: Path) -> None:
     assert graphsr("convert", "wdsr-x2", tmp_path / "x2.onnx").returncode == 0
     source = picture(tmp_path / "a.png")
@@ -272,6 +283,7 @@ def test_white_survives_onnx(tmp_path: Path) -> None:
         ("upscale a.png -m absent", 3, "neither a file nor an embedded model"),
         ("upscale absent.png", 1, "cannot be read: No such file"),
         ("upscale a.png --backend absent", 2, "unknown backend"),
+        ("upscale a.png --backend numpy --accuracy high", 2, "'numpy' has no option accuracy; it has none"),
         ("info a.png", 3, "not a model file"),
         ("profile wdsr-x2 --size 0x4", 2, "expected height and width"),
         ("detect a.png --cfg d.cfg --size 31x30", 2, "give the size 28 x 28 or 32 x 32"),
