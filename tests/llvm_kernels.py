@@ -114,10 +114,22 @@ def layers() -> Iterator[Case]:
         yield Case(ops.Dense(), (weight[:rows], weight))
     yield Case(ops.Gather(1), (x, np.array([0, 3, 1])))
     yield Case(ops.L2Norm((1,)), (x,))
+    row = np.ones((1, 1 << 17), np.float32)
+    for reduction in (ops.ReduceMax, ops.ReduceProd, ops.ReduceMean, ops.ReduceL1, ops.ReduceSumSquare):
+        yield Case(reduction((1,)), (row,))
+    one = np.ones(1, np.float32)
+    yield Case(ops.GroupNorm(1), (row[:, None], one, one))
+    yield Case(ops.LayerNorm(), (row, row[0], row[0]))
+    yield Case(ops.RmsNorm(), (row, row[0]))
+    yield Case(ops.L1Norm((1,)), (row,))
+    yield Case(ops.L2Norm((1,)), (row,))
     for axis in (1, 2):
         yield Case(ops.ArgMax(axis), (x,))
         yield Case(ops.TopK(2, axis), (x,))
         yield Case(ops.TopK(2, axis, False, "indices"), (x,))
+    for column_major in (False, True):
+        pool = ops.MaxPoolNd((2, 3), (1, 2), (0,) * 4, (1, 1), output="indices", column_major=column_major)
+        yield Case(pool, (x[None],))
     yield Case(ops.TopK(40), (np.ones((2, 64), np.float32),))
     for channels in (1, 32):
         volume, weight = np.ones((1, channels, 3, 3, 20), np.float32), np.ones((32, channels, 3, 3, 3), np.float32)

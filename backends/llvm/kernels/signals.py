@@ -2,7 +2,7 @@
 
 A signal is an image of one row; its views cost nothing. A pool over more than two axes takes one after the other: the
 first axis of x[N, C, D, H, W] is the height of the image [N, C, D, H·W], and what is left is the image [N, C·D', H, W].
-Convolutions of volumes have a kernel of their own (volumes.py).
+Where maxima lie, and convolutions of volumes, have kernels of their own (pool_places.py, volumes.py).
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ Border = tuple[int, int, int, int]
 def lower(plan: Planner, node: Node) -> None:
     """Lower the layer of images that gives the same, or the one of volumes."""
     from ..plan import NoKernel
-    from . import volumes
+    from . import pool_places, volumes
 
     op = node.op.base if isinstance(node.op, Fused) else node.op
+    if isinstance(op, MaxPoolNd) and op.output == "indices":
+        pool_places.lower(plan, node, op)
+        return
     if node.type.dtype != "float32":
         raise NoKernel(f"only float32, not {node.type.dtype}")
     if isinstance(op, MaxPoolNd | AvgPoolNd):
@@ -120,11 +123,8 @@ def _border(padding: tuple[int, ...]) -> Border:
 
 def _pooled(plan: Planner, x: Node, op: MaxPoolNd | AvgPoolNd) -> Node:
     """A node with the values of a pool, in some shape."""
-    from ..plan import NoKernel
     from . import pool
 
-    if isinstance(op, MaxPoolNd) and op.output != "values":
-        raise NoKernel(f"no kernel for output {op.output!r}")
     n, channels, *size = x.type.dims
     while len(size) > 2:
         first, op = _first_axis(op), _other_axes(op)
