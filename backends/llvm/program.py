@@ -187,5 +187,12 @@ def step_of(work: Work) -> Step:
     moved = sum(value.nbytes for value in values if isinstance(value, Buffer) and not isinstance(value, Zeros))
     macs = 0 if work.is_conversion or work.prepared else sum(node_macs(node) for node in nodes)
     blocking = work.step.kernel.blocking and f"{work.step.kernel.blocking}, {work.step.units} units"
-    note = ", ".join(filter(None, (blocking, work.note)))
+    note = ", ".join(filter(None, (*_covered(work), blocking, work.note)))
     return Step(work.node.name, work.node.op.name, work.label, macs, result, note, weights, moved + weights)
+
+
+def _covered(work: Work) -> Iterator[str]:
+    """The nodes that a step computes along with its own, unless its note names them."""
+    for node in work.covers:
+        if node.op.name not in work.note:
+            yield f"with {node.name or node.op.name}"
