@@ -8,18 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
-from graphsr.op import Op
-from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceL2, ReduceMax, ReduceMean, ReduceMin, ReduceSum
+from graphsr.op import Array, Op
+from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceL2, ReduceMax, ReduceMean, ReduceMin, ReduceProd, ReduceSum
 from graphsr.ops.reduce import Reduction
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
 from graphsr.testing.graphs import GraphCase
+from graphsr.testing.wide import repeated
 
 pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, layer_case, several, with_nans
 
-from graphsr.backends.llvm.kernels.reduce import CHUNK, FORMULAS
+from graphsr.backends.llvm.kernels.reduce import CHUNK, FEW_ROWS, FORMULAS, LONG_ROW, PART
 
 KINDS = [kind for kind in FORMULAS if issubclass(kind, Reduction)]
 NAMES = [kind.name for kind in FORMULAS]
@@ -71,6 +72,30 @@ def test_in_blocks(data: st.DataObject, op: Op) -> None:
         data.draw(st.sampled_from(SIZES)),
     )
     assert_has_kernel(layer_case(data.draw, op, shape, blocked=True))
+
+
+LONG = st.builds(int.__add__, st.sampled_from([LONG_ROW, LONG_ROW + PART]), st.sampled_from([-1, 0, 1, 17, PART // 2]))
+EPS = float(np.finfo(np.float32).eps)
+
+
+@several
+@given(st.data(), st.sampled_from(KINDS), st.sampled_from([1, 2, FEW_ROWS]), LONG)
+def test_long_rows(data: st.DataObject, kind: type[Reduction], rows: int, size: int) -> None:
+    """Of numbers near 1, whose product neither overflows nor vanishes, with and without NaN."""
+    x = 1 + data.draw(repeated((rows, size))) / np.float32(2048 * 1024)
+    assert_accurate_on_any_threads(kind((1,)), x)
+    x[:: rows + 1, data.draw(st.integers(0, size - 1))] = np.nan
+    assert_accurate_on_any_threads(kind((1,)), x)
+
+
+def assert_accurate_on_any_threads(op: Reduction, x: Array) -> None:
+    """The bound is that of sums in chunks; every factor of a product, however, adds its rounding."""
+    node = Node.input("x0", TensorType("float32", x.shape))
+    graph = Graph((node,), {"y": Node(op, (node,), "y")})
+    one, two, three = (BACKEND.compile(graph, threads=n)({"x0": x})["y"] for n in (1, 2, 3))
+    assert one.tobytes() == two.tobytes() == three.tobytes()
+    bound = EPS * (x.shape[1] if isinstance(op, ReduceProd) else 2 * CHUNK)
+    np.testing.assert_allclose(one, op.forward(x.astype(np.float64)), rtol=bound, atol=bound)
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])

@@ -4,6 +4,7 @@ inner axis reduced:  for each output of the unit: for the other reduced axes: 4 
                      then all lanes into one
 inner axis kept:     for 64 outputs of the unit, side by side: for the reduced axes: one vector each
 blocked:             for each block of 16 channels: for rows, for pixels: one vector each
+long rows:           for each part of a row: its fold; then the folds of the parts of each row, as above
 
 What is folded are the elements, or their absolute values or squares; the result may be a mean, a root or a logarithm.
 Sums are of sums of `CHUNK` vectors, so their error grows with the square root of the length at worst, not with it.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from graphsr.ir import Node
+from graphsr.ir import Node, TensorType
 from graphsr.op import Op
 from graphsr.ops import (
     GlobalAvgPool,
@@ -35,6 +36,7 @@ from graphsr.ops.reduce import Reduction, normal_axes
 
 from ..kernel import Argument, Kernel, blocked_slots
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
+from ..tensor import Buffer
 from .axes import joined
 from .folding import Folding
 from .math import log_
@@ -49,6 +51,11 @@ CHUNK = 256
 """Vectors that are folded before their fold joins the others."""
 UNROLL = 4
 WIDE = UNROLL * LANES
+
+FEW_ROWS, LONG_ROW, HUGE_ROW = 16, 1 << 17, 1 << 22
+PART = 1 << 14
+"""Elements of a part of a long row: what a thread takes at once. Never of the number of threads: the parts say in which
+order a row is folded, and so its bits."""
 
 Body = Callable[[Value], list[Value]]
 """From a place in memory to the folds of what lies there."""
@@ -231,6 +238,79 @@ def fold_run(
 
 
 @dataclass(frozen=True)
+class FoldParts(Kernel):
+    """x[rows, size] -> y[rows, parts], without what comes after the fold. Unit: a part of a row."""
+
+    formula: Formula
+    centred: bool = False
+    """Whether `centre[row]` is subtracted from every element first."""
+
+    def slots(self) -> Mapping[str, str]:
+        pointers = ("x", "centre", "y") if self.centred else ("x", "y")
+        return {**dict.fromkeys(pointers, PTR), **dict.fromkeys(("size", "parts"), I64)}
+
+    def body(self, k: Function, target: Target) -> None:
+        row, x, _, count = part_of_unit(k)
+        with k.narrowed():
+            centre = k.splat(k.load(k["centre"] + row * 4, FLOAT)) if self.centred else None
+
+            def change(x: Value) -> Value:
+                return self.formula.of_element(k, x if centre is None else x - centre)
+
+            folding = self.formula.folding
+            total = folding.across(k, fold_run(k, folding, x, count, change))
+            k.store(k.extract(folding.leave(k, total), 0), k["y"] + k.unit * 4)
+
+
+def part_of_unit(k: Function) -> tuple[Value, Value, Value, Value]:
+    """(row, address in x, bytes from the start of x, elements) of the part of a row that is a unit of x[rows, size]."""
+    row, start = k.unit // k["parts"], k.unit % k["parts"] * PART
+    at = (row * k["size"] + start) * 4
+    return row, k["x"] + at, at, k.minimum(PART, k["size"] - start)
+
+
+def are_long(rows: int, size: int) -> bool:
+    """Whether rows are computed in parts: where there are too few for threads to share, or where one does not fit the
+    caches (and would take long). Shorter ones are read from the caches when they are read again."""
+    return size >= HUGE_ROW or (size >= LONG_ROW and rows < FEW_ROWS)
+
+
+def parts_of(size: int) -> int:
+    return -(-size // PART)
+
+
+def reduce_long_rows(
+    plan: Planner,
+    node: Node,
+    formula: Formula,
+    shape: tuple[int, int],
+    x: Buffer,
+    y: Buffer,
+    centre: Buffer | None = None,
+) -> None:
+    """Add the steps of y[rows] = the reduction of x[rows, size] (less centre[rows]) along its rows."""
+    rows, size = shape
+    parts = Buffer(TensorType("float32", (rows, parts_of(size))))
+    arguments: dict[str, Argument] = {"x": x, "y": parts, "size": size, "parts": parts_of(size)}
+    if centre is not None:
+        arguments["centre"] = centre
+    kernel = FoldParts(Formula(formula.kind, formula.before), centre is not None)
+    plan.call(node, kernel, arguments, rows * parts_of(size), label=f"reduce {formula.kind} in parts")
+    reduce_parts(plan, node, formula, shape, parts, y)
+
+
+def reduce_parts(plan: Planner, node: Node, formula: Formula, shape: tuple[int, int], parts: Buffer, y: Buffer) -> None:
+    """Add the step of y[rows] = the reduction of the rows of this shape, of whose parts these are the folds."""
+    rows, size = shape
+    count = parts_of(size)
+    arguments: dict[str, Argument] = {"x": parts, "y": y, "inner": count, "count": rows, "divisor": float(size)}
+    arguments |= {"kept0": rows, "kept0_step": 4 * count}
+    units, arguments["span"] = bands_of(rows, 4 * count)
+    kernel = Reduce(Formula(formula.kind, after=formula.after), 1, 0, inner_reduced=True)
+    plan.call(node, kernel, arguments, units, label=f"reduce {formula.kind} of parts")
+
+
+@dataclass(frozen=True)
 class ReduceBlocked(Kernel):
     """Over height and width of a blocked image, to a planar [N, C]. Unit: a block of channels of an image."""
 
@@ -286,8 +366,11 @@ def _lower_planar(plan: Planner, node: Node, formula: Formula, axes: tuple[int, 
     *outer, (inner, _, inner_reduced) = runs
     kept = [(size, step) for size, step, reduced in outer if not reduced]
     reduced = [(size, step) for size, step, reduced in outer if reduced]
-    kernel = Reduce(formula, len(kept), len(reduced), inner_reduced)
     count = prod(size for size, _ in kept)
+    if inner_reduced and not reduced and are_long(count, inner):
+        reduce_long_rows(plan, node, formula, (count, inner), plan.planar(source), plan.new_planar(node))
+        return
+    kernel = Reduce(formula, len(kept), len(reduced), inner_reduced)
     behind = prod(size for size, _ in reduced)
     arguments: dict[str, Argument] = {"x": plan.planar(source), "y": plan.new_planar(node)}
     arguments |= {"inner": inner, "count": count, "divisor": float(prod(shape[a] for a in axes))}
