@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +20,8 @@ from graphsr.testing.wide import repeated
 pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, SIZES, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
+
+from graphsr.backends.llvm.kernels.reduce import FEW_ROWS, LONG_ROW, PART
 
 SHAPES = st.tuples(st.integers(1, 3), st.sampled_from([1, 4, 16, 36]), st.sampled_from(SIZES), st.sampled_from(SIZES))
 
@@ -61,6 +65,41 @@ def test_norms(data: st.DataObject, shape: tuple[int, ...], kind: type[L1Norm | 
     assert_same_nans(with_nans(case))
 
 
+@st.composite
+def long_rows(draw: st.DrawFn) -> GraphCase:
+    """Around the length from which rows are computed in parts: one run, or channels that parts begin or end in."""
+    rows = draw(st.sampled_from([1, 2, FEW_ROWS]))
+    channels = draw(st.sampled_from([1, 3, LONG_ROW]))
+    width = LONG_ROW // channels + draw(st.sampled_from([0, 1, PART + 17] if channels < 4 else [0, 1]))
+    shape = (rows, channels, width)
+    op = draw(
+        st.sampled_from([LayerNorm(1, 0.25), RmsNorm(1, 0.25), GroupNorm(1, 0.25), L1Norm((1, 2)), L2Norm((1, 2))])
+    )
+    parameters: list[tuple[int, ...]] = []
+    if isinstance(op, LayerNorm | RmsNorm):
+        parameters = [shape[1:]] * (2 if isinstance(op, LayerNorm) else 1)
+    elif isinstance(op, GroupNorm):
+        parameters = [(channels,)] * 2
+    return layer_case(draw, op, shape, constants=tuple(draw(repeated(of)) for of in parameters))
+
+
+@several
+@given(long_rows())
+def test_long_rows(case: GraphCase) -> None:
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case, every=next(iter(case.inputs.values())).size // 2 + 1))
+
+
+@pytest.mark.parametrize("op", [LayerNorm(1), RmsNorm(1), GroupNorm(1), InstanceNorm(), L1Norm((1,)), L2Norm((1, 2))])
+def test_long_rows_have_the_same_bits_for_any_number_of_threads(op: Op) -> None:
+    x = np.random.default_rng(0).random((1, 2, LONG_ROW + 3), np.float32)
+    shape = (2,) if isinstance(op, GroupNorm | InstanceNorm) else x.shape[1:]
+    count = 0 if isinstance(op, L1Norm | L2Norm) else 1 if isinstance(op, RmsNorm) else 2
+    parameters = [np.linspace(0.5, 2, prod(shape), dtype=np.float32).reshape(shape)] * count
+    one, two, three = (run(op, x, *parameters, threads=n).tobytes() for n in (1, 2, 3))
+    assert one == two == three
+
+
 def test_rows_of_zeros_stay_zeros() -> None:
     x = np.zeros((2, 3, 17), np.float32)
     for op in (L1Norm((2,)), L2Norm((1,))):
@@ -69,20 +108,21 @@ def test_rows_of_zeros_stay_zeros() -> None:
         np.testing.assert_array_equal(BACKEND.compile(graph)({"x": x})["y"], x)
 
 
-def test_large_mean_does_not_cancel() -> None:
+@pytest.mark.parametrize("size", [900, LONG_ROW + 1])
+def test_large_mean_does_not_cancel(size: int) -> None:
     """x = 1000 + noise: the variance of float32 sums of squares would be lost, that of differences is not."""
-    noise = np.random.default_rng(0).standard_normal((4, 900), np.float32)
-    x, one = np.float32(1000) + noise, np.ones(900, np.float32)
+    noise = np.random.default_rng(0).standard_normal((4, size), np.float32)
+    x, one = np.float32(1000) + noise, np.ones(size, np.float32)
     node = Node.input("x", TensorType("float32", x.shape))
     graph = Graph((node,), {"y": Node(LayerNorm(-1, 0.0), (node, Node.const(one), Node.const(0 * one)), "norm")})
     want = LayerNorm(-1, 0.0).forward(x.astype(np.float64), one.astype(np.float64))
     np.testing.assert_allclose(BACKEND.compile(graph)({"x": x})["y"], want, atol=1000 * 4 * np.finfo(np.float32).eps)
 
 
-def run(op: Op, *inputs: Array) -> Array:
+def run(op: Op, *inputs: Array, threads: int = 1) -> Array:
     nodes = [Node.input(f"x{i}", TensorType("float32", x.shape)) for i, x in enumerate(inputs)]
     graph = Graph(tuple(nodes), {"y": Node(op, tuple(nodes), "norm")})
-    return BACKEND.compile(graph)({node.name: x for node, x in zip(nodes, inputs, strict=True)})["y"]
+    return BACKEND.compile(graph, threads=threads)({node.name: x for node, x in zip(nodes, inputs, strict=True)})["y"]
 
 
 def test_against_pytorch() -> None:
