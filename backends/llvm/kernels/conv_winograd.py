@@ -4,7 +4,7 @@
     for b in Ci/16, t: V[ξ][t/R][b][t%R][16] = Bᵀ d B      input transform, vectors of 16 channels
     for chunk of panels: for row of ξ: U[ξ][p] = G g Gᵀ    of this row and chunk, where U is not given
         for ξ in row: for p in chunk: for t/R:
-            M[p][t][ξ] = Σ_c V[ξ][t][c] · U[p][ξ][c]       R x `vectors` accumulators, 64 of Ci at a time
+            M[p][t][ξ] = Σ_c V[ξ][t][c] · U[p][ξ][c]       R x `vectors` accumulators, a part of Ci at a time
     for p in chunk, t: Y = Aᵀ M A, epilogue, to the rows   output transform; pixel shuffle is its addresses
 
 (Lavin & Gray 2015, section 4.1.) Tiles are numbered through the batch; a unit is a run of them. Where a unit's tiles do
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 MADE_FOR = 22
 """Register tiles of a unit for which U is made: so many that making it is little beside the products."""
-BLOCKS_OF_A_SUM = 4
-"""Most blocks of input channels that are summed up without a stop, where their number can be divided."""
+LONG_SUM = 9
+"""Blocks of input channels that are not summed up without a stop."""
 UNEVEN = 1.03
 """How much longer the busiest thread may compute for whole register tiles' sake."""
 OUT, RESIDUAL, ROWS, TX, PLACE, ABOVE = 0, 1, 2, 3, 4, 5
@@ -113,10 +113,12 @@ class ConvWinograd(Kernel):
     @property
     def blocks_of_a_sum(self) -> int:
         """Blocks of input channels that are summed up in registers. Sums of sums round less than long ones, and the
-        transforms magnify what the products have lost: a third less is lost with 192 channels, for 1 % of the time."""
-        most = BLOCKS_OF_A_SUM if self.m > 2 else 2  # F(2, 3) is taken for its digits
-        fitting = (n for n in range(most, 1, -1) if self.ci_blocks % n == 0)
-        return self.ci_blocks if self.ci_blocks <= most else next(fitting, self.ci_blocks)
+        transforms magnify what the products have lost: a third less is lost with 192 channels in three parts, for 1 %
+        of the time. F(2, 3) is taken for its digits, and sums up 32 channels at a time."""
+        if self.m == 2:
+            return 2 if self.ci_blocks % 2 == 0 else self.ci_blocks
+        parts = next((n for n in (3, 2) if self.ci_blocks % n == 0), 1)
+        return self.ci_blocks // parts if self.ci_blocks >= LONG_SUM else self.ci_blocks
 
     @property
     def tile_bytes(self) -> int:
