@@ -117,6 +117,8 @@ def layers() -> Iterator[Case]:
     row = np.ones((1, 1 << 17), np.float32)
     for reduction in (ops.ReduceMax, ops.ReduceProd, ops.ReduceMean, ops.ReduceL1, ops.ReduceSumSquare):
         yield Case(reduction((1,)), (row,))
+    for op in (ops.Softmax(), ops.Softmax(-1, 0.5), ops.LogSoftmax(), ops.ReduceLogSumExp((1,))):
+        yield Case(op, (row,))
     one = np.ones(1, np.float32)
     yield Case(ops.GroupNorm(1), (row[:, None], one, one))
     yield Case(ops.LayerNorm(), (row, row[0], row[0]))

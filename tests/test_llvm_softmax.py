@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
+from graphsr.op import Op
 from graphsr.ops import BatchNormTrain, LogSoftmax, ReduceLogSumExp, Softmax
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
@@ -16,6 +17,8 @@ from graphsr.testing.wide import repeated
 pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, SIZES, assert_has_kernel, layer_case, several, with_nans
+
+from graphsr.backends.llvm.kernels.reduce import FEW_ROWS, LONG_ROW, PART
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "batch_norm_train"])
@@ -45,9 +48,34 @@ def test_logarithms_along_any_axis(data: st.DataObject, shape: list[int]) -> Non
         assert_has_kernel(with_nans(case))
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_infinities(axis: int) -> None:
-    x = np.zeros((3, 18), np.float32)
+ALONG_ROWS = (Softmax(1), Softmax(1, 0.5), LogSoftmax(1), ReduceLogSumExp((1,)))
+
+
+@several
+@given(
+    st.data(),
+    st.sampled_from(ALONG_ROWS),
+    st.sampled_from([1, 2, FEW_ROWS]),
+    st.sampled_from([LONG_ROW - 1, LONG_ROW, LONG_ROW + 1, LONG_ROW + PART + 17]),
+)
+def test_long_rows(data: st.DataObject, op: Op, rows: int, size: int) -> None:
+    case = layer_case(data.draw, op, (rows, size))
+    assert_has_kernel(case)
+    assert_has_kernel(with_nans(case, every=rows * size // 2 + 1))
+
+
+@pytest.mark.parametrize("op", ALONG_ROWS)
+def test_long_rows_have_the_same_bits_for_any_number_of_threads(op: Op) -> None:
+    x = np.random.default_rng(0).random((2, LONG_ROW + 3), np.float32)
+    node = Node.input("x", TensorType("float32", x.shape))
+    graph = Graph((node,), {"y": Node(op, (node,), "softmax")})
+    one, two, three = (BACKEND.compile(graph, threads=n)({"x": x})["y"].tobytes() for n in (1, 2, 3))
+    assert one == two == three
+
+
+@pytest.mark.parametrize(("axis", "size"), [(0, 18), (1, 18), (1, LONG_ROW)])
+def test_infinities(axis: int, size: int) -> None:
+    x = np.zeros((3, size), np.float32)
     x[0, 1:], x[1, 3], x[2] = -np.inf, np.inf, -np.inf
     for op in (Softmax(axis), LogSoftmax(axis), ReduceLogSumExp((axis,))):
         node = Node.input("x", TensorType("float32", x.shape))

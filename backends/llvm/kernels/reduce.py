@@ -250,7 +250,7 @@ class FoldParts(Kernel):
         return {**dict.fromkeys(pointers, PTR), **dict.fromkeys(("size", "parts"), I64)}
 
     def body(self, k: Function, target: Target) -> None:
-        row, x, _, count = part_of_unit(k)
+        row, at, count = part_of_unit(k)
         with k.narrowed():
             centre = k.splat(k.load(k["centre"] + row * 4, FLOAT)) if self.centred else None
 
@@ -258,15 +258,14 @@ class FoldParts(Kernel):
                 return self.formula.of_element(k, x if centre is None else x - centre)
 
             folding = self.formula.folding
-            total = folding.across(k, fold_run(k, folding, x, count, change))
+            total = folding.across(k, fold_run(k, folding, k["x"] + at, count, change))
             k.store(k.extract(folding.leave(k, total), 0), k["y"] + k.unit * 4)
 
 
-def part_of_unit(k: Function) -> tuple[Value, Value, Value, Value]:
-    """(row, address in x, bytes from the start of x, elements) of the part of a row that is a unit of x[rows, size]."""
+def part_of_unit(k: Function) -> tuple[Value, Value, Value]:
+    """(row, bytes from the start of x, elements) of the part of a row that is a unit of x[rows, size]."""
     row, start = k.unit // k["parts"], k.unit % k["parts"] * PART
-    at = (row * k["size"] + start) * 4
-    return row, k["x"] + at, at, k.minimum(PART, k["size"] - start)
+    return row, (row * k["size"] + start) * 4, k.minimum(PART, k["size"] - start)
 
 
 def are_long(rows: int, size: int) -> bool:
