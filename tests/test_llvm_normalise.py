@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Array, Op
-from graphsr.ops import GroupNorm, InstanceNorm, L1Norm, L2Norm, LayerNorm, RmsNorm
+from graphsr.ops import GroupNorm, InstanceNorm, L1Norm, L2Norm, LayerNorm, RmsNorm, WeightNorm
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
 from graphsr.testing.graphs import GraphCase
@@ -26,7 +26,7 @@ from graphsr.backends.llvm.kernels.reduce import FEW_ROWS, LONG_ROW, PART
 SHAPES = st.tuples(st.integers(1, 3), st.sampled_from([1, 4, 16, 36]), st.sampled_from(SIZES), st.sampled_from(SIZES))
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm", "instance_norm"])
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm", "instance_norm", "weight_norm"])
 @several
 @given(st.data())
 def test_every_strategy(name: str, data: st.DataObject) -> None:
@@ -63,6 +63,24 @@ def test_norms(data: st.DataObject, shape: tuple[int, ...], kind: type[L1Norm | 
     case = layer_case(data.draw, kind(axes, 0.25), shape)
     assert_has_kernel(case)
     assert_same_nans(with_nans(case))
+
+
+@several
+@given(st.data(), SHAPES)
+def test_weights(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    case = layer_case(data.draw, WeightNorm(), shape, (shape[0], 1, 1, 1))
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case))
+
+
+@pytest.mark.parametrize("size", [17, LONG_ROW + 3])
+def test_long_weights_are_shared_by_threads_and_zeros_have_no_direction(size: int) -> None:
+    v, g = np.random.default_rng(0).random((3, size), np.float32), np.array([[1], [-2], [3]], np.float32)
+    v[1] = 0
+    one, two, three = (run(WeightNorm(), v, g, threads=n) for n in (1, 2, 3))
+    np.testing.assert_array_equal(np.isnan(one), v == 0)
+    np.testing.assert_allclose(one, WeightNorm().forward(v, g), rtol=(4 + size**0.5) * np.finfo(np.float32).eps)
+    assert one.tobytes() == two.tobytes() == three.tobytes()
 
 
 @st.composite

@@ -38,6 +38,7 @@ LOWER: dict[str, str] = {
     **{kind.name: "cost" for kind in LOSSES},
     "batch_norm_train": "batch_norm",
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "l1_norm", "l2_norm"), "normalise"),
+    "weight_norm": "normalise",
     "local_response_norm": "local_response",
     **dict.fromkeys(("quantise", "all_finite"), "quantise"),
     "cumulative_sum": "cumulate",

@@ -1,4 +1,5 @@
-"""layer_norm, rms_norm, group_norm, instance_norm: y = γ·(x − μ)/√(v + ε) + β; l1_norm, l2_norm: y = x / n.
+"""layer_norm, rms_norm, group_norm, instance_norm: y = γ·(x − μ)/√(v + ε) + β; l1_norm, l2_norm: y = x / n;
+weight_norm: y = γ·x/√Σx².
 
 rows:    for each row of the unit: its statistics, one pass each [standard: μ, then v from x − μ, so that nothing
          cancels]; for run of the row: y, with γ and β of each element, or of the channel that the run is
@@ -16,7 +17,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from graphsr.ir import Node, TensorType
-from graphsr.ops import GroupNorm, InstanceNorm, L1Norm, L2Norm, LayerNorm, RmsNorm
+from graphsr.ops import GroupNorm, InstanceNorm, L1Norm, L2Norm, LayerNorm, RmsNorm, WeightNorm
 from graphsr.ops.reduce import normal_axes
 
 from ..kernel import Argument, Kernel
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ..target import Target
 
 SUM = Folding("sum")
-STANDARD, RMS, L1, L2 = "standard", "rms", "l1", "l2"
+STANDARD, RMS, L1, L2, EUCLIDEAN = "standard", "rms", "l1", "l2", "euclidean"
 NOTHING, ELEMENTS, CHANNELS = "nothing", "elements", "channels"
 
 
@@ -40,9 +41,10 @@ class Normalisation:
     """What becomes of a row."""
 
     divisor: str
-    """What a row is divided by: STANDARD (and μ is subtracted first), RMS, L1 or L2."""
+    """What a row is divided by: STANDARD (and μ is subtracted first), RMS, L1, L2, or EUCLIDEAN (by 0 as well)."""
     scaled_by: str
-    """What has a γ: every element of the row, every channel of the `groups` of an image, or nothing."""
+    """What has a γ: every element of the row, every channel of the `groups` of an image, or nothing. The rows of
+    weights have one each, as channels of one image."""
     bias: bool
 
     @property
@@ -61,7 +63,7 @@ class Normalisation:
         eps = k.splat(k["eps"])
         if self.divisor in (STANDARD, RMS):
             return k.intrinsic("sqrt", total / k.splat(k["count"]) + eps)
-        return norm(k, self.divisor, total, eps)
+        return k.intrinsic("sqrt", total) if self.divisor == EUCLIDEAN else norm(k, self.divisor, total, eps)
 
     def write(self, k: Function, run: Run, centre: Value | None, size: Value) -> None:
         """y of what lies side by side: of a row, of a channel of it, or of a part of either."""
@@ -210,14 +212,18 @@ def lower(plan: Planner, node: Node) -> None:
         case GroupNorm() | InstanceNorm():
             groups = op.groups if isinstance(op, GroupNorm) else shape[1]
             what = Normalisation(STANDARD, CHANNELS, bias=True)
-            _rows(plan, node, what, op.eps, shape[0] * groups, shape[1] // groups, prod(shape[2:]))
+            _rows(plan, node, what, op.eps, shape[0] * groups, shape[1] // groups, prod(shape[2:]), groups)
+        case WeightNorm():
+            what = Normalisation(EUCLIDEAN, CHANNELS, bias=False)
+            _rows(plan, node, what, 0.0, shape[0], 1, prod(shape[1:]), shape[0])
         case L1Norm() | L2Norm():
             _norm(plan, node, op)
 
 
-def _rows(plan: Planner, node: Node, what: Normalisation, eps: float, rows: int, runs: int, width: int) -> None:
+def _rows(
+    plan: Planner, node: Node, what: Normalisation, eps: float, rows: int, runs: int, width: int, groups: int = 1
+) -> None:
     size = runs * width
-    groups = node.type.dims[1] // runs if what.scaled_by == CHANNELS else 1
     arguments: dict[str, Argument] = dict(zip(("x", "scale", "bias"), map(plan.planar, node.inputs), strict=False))
     arguments |= {"eps": eps, "count": float(size), "runs": runs, "width": width, "groups": groups}
     if are_long(rows, size):
