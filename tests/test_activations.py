@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from graphsr.errors import GraphError
 from graphsr.ir import TensorType
 from graphsr.op import OPS, Array
-from graphsr.ops import Activation, Clip, Gelu, Leaky, PRelu
+from graphsr.ops import Activation, Clip, Erf, Gelu, Leaky, PRelu
 from graphsr.ops.activation import SELU_ALPHA, SELU_LAMBDA
 from graphsr.ops.erf import erfc
 from graphsr.testing import tolerance
@@ -164,6 +164,22 @@ def test_erfc_is_accurate_to_a_few_units_in_the_last_place(x: float) -> None:
     tiny = float(np.finfo("float32").tiny)
     eps = float(np.finfo("float32").eps)
     np.testing.assert_allclose(got, math.erfc(float(single[0])), rtol=8 * eps, atol=tiny)
+
+
+@given(st.floats(-30, 30) | st.floats(-0.5, 0.5) | st.floats(-1e-300, 1e-300))
+def test_erf_is_accurate_to_a_few_units_in_the_last_place(x: float) -> None:
+    """Also near 0, where 1 − erfc(x) keeps no digit, and of −0 the sign."""
+    for dtype in (np.float64, np.float32):
+        values = np.array([x], dtype)
+        got, want = Erf().forward(values), math.erf(float(values[0]))
+        eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).smallest_subnormal)
+        np.testing.assert_allclose(got, want, rtol=8 * eps, atol=2 * tiny)
+        assert np.signbit(got[0]) == np.signbit(values[0])
+
+
+def test_erf_of_nan_infinities_and_no_axes() -> None:
+    np.testing.assert_array_equal(Erf().forward(np.array([np.nan, np.inf, -np.inf, 1e300])), [np.nan, 1, -1, 1])
+    assert Erf().forward(np.array(0.5)) == pytest.approx(math.erf(0.5), rel=1e-15)
 
 
 def test_erfc_of_nan_and_of_nothing() -> None:

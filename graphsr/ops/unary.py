@@ -14,7 +14,7 @@ import numpy as np
 from graphsr.ir import TensorType
 from graphsr.op import Array, expect, op
 from graphsr.ops.elementary import Elementary
-from graphsr.ops.erf import erfc
+from graphsr.ops.erf import erf
 
 
 class Unary(Elementary):
@@ -201,7 +201,8 @@ class Erf(Unary):
     """
 
     def forward(self, x: Array) -> Array:
-        return 1 - erfc(x)
+        with np.errstate(over="ignore"):  # the square of a large x
+            return erf(x)
 
     def derivative(self, x: Array, y: Array) -> Array:
         return 2 / sqrt(pi) * np.exp(-x * x)
