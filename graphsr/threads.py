@@ -10,6 +10,7 @@ from typing import SupportsIndex
 
 from graphsr.errors import BackendError
 
+MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -47,23 +48,26 @@ def resolve_threads(threads: SupportsIndex | None) -> int:
     return index(threads)
 
 
-def cgroup_quota(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> float | None:
+def cgroup_quota(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> float | None:
     """CPUs that the control group may use: the smallest quota up the tree (v2 `cpu.max`, v1 `cpu.cfs_*`)."""
+    quotas = map(_folder_quota, cgroup_folders("cpu", root, membership))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def cgroup_folders(controller: str, root: Path = CGROUP, membership: Path = MEMBERSHIP) -> list[Path]:
+    """Where the control groups of this process that a controller belongs to are described, those around them first."""
     try:
         entries = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
-        return None
-    quotas: list[float] = []
+        return []
+    folders = []
     for _, controllers, path in (entry for entry in entries if len(entry) == 3):
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        folder = root / "cpu" if controllers else root
+        folder = root / controller if controllers else root
         parts = [p for p in path.split("/") if p and p != ".."]
-        for depth in range(len(parts) + 1):
-            quota = _folder_quota(folder.joinpath(*parts[:depth]))
-            if quota is not None:
-                quotas.append(quota)
-    return min(quotas, default=None)
+        folders += [folder.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+    return folders
 
 
 def _folder_quota(folder: Path) -> float | None:

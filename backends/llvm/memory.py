@@ -17,11 +17,14 @@ PAGE = 1 << 21
 
 
 def pages(nbytes: int) -> Array:
-    """Fresh zeroed memory, in huge pages where the system has them."""
+    """Fresh zeroed memory, in huge pages where the system has them. Raises `MemoryError` with the size."""
     length = -(-nbytes // PAGE) * PAGE if nbytes > PAGE else max(nbytes, 1)
     # Private, unlike the default of `mmap`: a forked child must not write into its parent's arena.
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    memory = mmap.mmap(-1, length, **private)
+    try:
+        memory = mmap.mmap(-1, length, **private)
+    except OSError as error:
+        raise MemoryError(f"{length / 1e9:.1f} GB cannot be had: {error.strerror}") from error
     if nbytes > PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
