@@ -24,12 +24,12 @@ import numpy as np
 from graphsr.op import Array
 from graphsr.ops import Conv2d
 
-from ..kernel import Argument, Kernel, blocked_slots
+from ..kernel import Argument, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
-from .register_tile import direct_tile_of, in_registers, register_tile_at
+from .register_tile import InRegisters, direct_tile_of, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -63,7 +63,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class ConvDirect(Kernel):
+class ConvDirect(InRegisters):
     """See the loop nest above."""
 
     running_pointers = True  # of a dozen pixels: without them, it has too few registers
@@ -82,10 +82,6 @@ class ConvDirect(Kernel):
     shuffle: int = 1
     """Pixel-shuffle factor s: block g·(blocks/s²) + b is block b of the pixels (g/s, g%s) of each s x s cell."""
     spread: Pair = (1, 1)
-
-    @property
-    def blocking(self) -> str:
-        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}

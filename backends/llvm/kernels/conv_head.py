@@ -17,12 +17,12 @@ import numpy as np
 
 from graphsr.op import Array
 
-from ..kernel import Argument, Kernel, blocked_slots
+from ..kernel import Argument, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Index, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_halo
-from .register_tile import direct_tile_of, in_registers, register_tile
+from .register_tile import InRegisters, direct_tile_of, register_tile
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -59,7 +59,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class ConvHead(Kernel):
+class ConvHead(InRegisters):
     """See the loop nest above."""
 
     ci: int
@@ -69,10 +69,6 @@ class ConvHead(Kernel):
     window: Window
     epilogue: Epilogue
     shuffle: int = 1
-
-    @property
-    def blocking(self) -> str:
-        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}

@@ -27,7 +27,7 @@ from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import zero_halo
-from .register_tile import UNROLL, in_registers, pointwise_tile_of, register_tile
+from .register_tile import UNROLL, InRegisters, pointwise_tile_of, register_tile
 from .row import even_parts
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ UNITS_PER_THREAD = 1
 
 
 @dataclass(frozen=True)
-class ConvPointwise(Kernel):
+class ConvPointwise(InRegisters):
     """Unit: a band of rows, for a range of panels. See the loop nest above."""
 
     running_pointers = True
@@ -60,10 +60,6 @@ class ConvPointwise(Kernel):
     """R."""
     stride: tuple[int, int]
     epilogue: Epilogue
-
-    @property
-    def blocking(self) -> str:
-        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         residual = blocked_slots("r") if self.epilogue.residual else {}

@@ -17,11 +17,11 @@ from graphsr.ir import Node
 from graphsr.op import Array, Op
 from graphsr.ops import Dense, Fused
 
-from ..kernel import Argument, Kernel
+from ..kernel import Argument
 from ..loops import FLOAT, I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .activation import emit_activation, has_activation
-from .register_tile import UNROLL, in_registers, register_tile_at
+from .register_tile import UNROLL, InRegisters, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -31,7 +31,7 @@ ROWS_IN_UNIT = 32
 
 
 @dataclass(frozen=True)
-class DensePlanar(Kernel):
+class DensePlanar(InRegisters):
     """Unit: a panel of outputs, of up to `ROWS_IN_UNIT` rows of x. Rows and outputs beyond the last are not written."""
 
     reads_weights_once = True
@@ -43,10 +43,6 @@ class DensePlanar(Kernel):
     bias: bool
     residual: bool
     activation: Op | None
-
-    @property
-    def blocking(self) -> str:
-        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         optional = {"b": PTR} if self.bias else {}

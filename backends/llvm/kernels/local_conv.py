@@ -24,13 +24,13 @@ from graphsr.op import Array, Op
 from graphsr.ops import LocalConv2d
 
 from ...layer import layer_of
-from ..kernel import Argument, Kernel, blocked_slots
+from ..kernel import Argument, blocked_slots
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .activation import has_activation
 from .epilogue import Epilogue
 from .layout import lane_masks, zero_halo
-from .register_tile import LATENCY, UNROLL, direct_tile_of, in_registers, register_tile_at
+from .register_tile import LATENCY, UNROLL, InRegisters, direct_tile_of, register_tile_at
 from .row import even_parts
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ SIZES = ("images", "height", "out_height", "out_width", "top", "left", "each")
 
 
 @dataclass(frozen=True)
-class LocalConv(Kernel):
+class LocalConv(InRegisters):
     """Unit: `each` panels, numbered through the positions. See above."""
 
     reads_weights_once = True
@@ -65,10 +65,6 @@ class LocalConv(Kernel):
     size: tuple[int, int]
     stride: tuple[int, int]
     epilogue: Epilogue
-
-    @property
-    def blocking(self) -> str:
-        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         images = {**blocked_slots("x"), **blocked_slots("y")}

@@ -22,11 +22,11 @@ import numpy as np
 from graphsr.ir import Node
 from graphsr.op import Array
 
-from ..kernel import Argument, Kernel
+from ..kernel import Argument
 from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .elementwise_planar import merge_axes
-from .register_tile import UNROLL, in_registers, register_tile_at
+from .register_tile import UNROLL, InRegisters, register_tile_at
 
 if TYPE_CHECKING:
     from ..plan import Planner
@@ -43,7 +43,7 @@ TILES = ((2, 11), (3, 8), (4, 6), (1, 22))
 
 
 @dataclass(frozen=True)
-class MatrixProduct(Kernel):
+class MatrixProduct(InRegisters):
     """See above. The batch has axes with the sizes `size1` …, the first one aside; `a_1` and `b_1` are the distances in
     bytes from one index of axis 1 to the next."""
 
@@ -52,10 +52,6 @@ class MatrixProduct(Kernel):
     packed: bool
     """Whether b comes as [panel][k][16·vectors]."""
     axes: int
-
-    @property
-    def blocking(self) -> str:
-        return in_registers(self.rows, self.vectors)
 
     def slots(self) -> Mapping[str, str]:
         strides = [f"{name}_{axis}" for axis in range(self.axes) for name in "ab"]

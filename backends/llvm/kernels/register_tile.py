@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..kernel import Kernel
 from ..loops import FLOAT, LANES, VECTOR_BYTES, Function, Value
 
 if TYPE_CHECKING:
@@ -42,6 +43,17 @@ def register_tile_at(
             for n in range(vectors):
                 total[r * vectors + n] = k.fma(left, right[n], total[r * vectors + n])
     return total
+
+
+class InRegisters(Kernel):
+    """Base of kernels that compute a register tile at a time; `explain()` says how large it is."""
+
+    rows: int
+    vectors: int
+
+    @property
+    def blocking(self) -> str:
+        return in_registers(self.rows, self.vectors)
 
 
 def in_registers(rows: int, vectors: int) -> str:
