@@ -7,9 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphsr.dim import Dim
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Array, Op
-from graphsr.ops import GlobalAvgPool, GlobalMaxPool, ReduceL2, ReduceMax, ReduceMean, ReduceMin, ReduceProd, ReduceSum
+from graphsr.ops import (
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GroupNorm,
+    L2Norm,
+    LogSoftmax,
+    ReduceL2,
+    ReduceLogSumExp,
+    ReduceMax,
+    ReduceMean,
+    ReduceMin,
+    ReduceProd,
+    ReduceSum,
+    Softmax,
+)
 from graphsr.ops.reduce import Reduction
 from graphsr.testing import LAYERS
 from graphsr.testing.check import layer_graph
@@ -20,7 +35,12 @@ pytest.importorskip("llvmlite")
 
 from llvm_layers import BACKEND, CHANNELS, SIZES, assert_has_kernel, layer_case, several, with_nans
 
+from graphsr.backends.llvm.anticipate import kernels_of_all_sizes
+from graphsr.backends.llvm.kernel import Call
 from graphsr.backends.llvm.kernels.reduce import CHUNK, FEW_ROWS, FORMULAS, LONG_ROW, PART
+from graphsr.backends.llvm.plan import Planner
+from graphsr.backends.llvm.target import host
+from graphsr.backends.weights import WeightCache
 
 KINDS = [kind for kind in FORMULAS if issubclass(kind, Reduction)]
 NAMES = [kind.name for kind in FORMULAS]
@@ -96,6 +116,28 @@ def assert_accurate_on_any_threads(op: Reduction, x: Array) -> None:
     assert one.tobytes() == two.tobytes() == three.tobytes()
     bound = EPS * (x.shape[1] if isinstance(op, ReduceProd) else 2 * CHUNK)
     np.testing.assert_allclose(one, op.forward(x.astype(np.float64)), rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        *(kind((1, 2)) for kind in KINDS),
+        Softmax(2, 0.5),
+        LogSoftmax(2),
+        ReduceLogSumExp((2,)),
+        GroupNorm(1),
+        L2Norm((1, 2)),
+    ],
+)
+def test_long_rows_need_no_new_machine_code(op: Op) -> None:
+    """The sizes that a network is planned for in advance have short rows."""
+    node, one = Node.input("x", TensorType("float32", (2, 1, Dim.symbol("W")))), Node.const(np.ones(1, np.float32))
+    parameters = (one, one) if isinstance(op, GroupNorm) else ()
+    graph, target = Graph((node,), {"y": Node(op, (node, *parameters), "y")}), host()
+    works = Planner(graph.bind({"x": (2, 1, LONG_ROW)}), target, 2, WeightCache(), lambda _: None, keep=0).plan().works
+    needed = {work.step.kernel for work in works if isinstance(work.step, Call)}
+    assert len(works) > 1
+    assert needed <= kernels_of_all_sizes(graph, target, 2, keep=0)
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])

@@ -24,14 +24,14 @@ from ..kernel import Argument, Kernel
 from ..loops import FLOAT, I64, PTR, Function, Value
 from ..tensor import Buffer
 from .folding import Folding
-from .reduce import PART, Formula, are_long, fold_run, in_chunks, reduce_long_rows
+from .reduce import PART, Formula, are_long, fold_run, in_chunks, kernels_of_long_rows, reduce_long_rows
 from .row import around, bands_of, columns_of, columns_of_unit, load_row, over_row, store_row
 
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
 
-SUM = Folding("sum")
+SUM, MEANS = Folding("sum"), Formula("sum", after="mean")
 STANDARD, RMS, L1, L2, EUCLIDEAN = "standard", "rms", "l1", "l2", "euclidean"
 NOTHING, ELEMENTS, CHANNELS = "nothing", "elements", "channels"
 
@@ -104,6 +104,14 @@ class NormaliseRows(Kernel):
     """x[rows, runs, width]. Unit: so many rows. See above."""
 
     normalisation: Normalisation
+
+    def for_any_width(self, target: Target) -> set[Kernel]:
+        is_centred = self.normalisation.divisor == STANDARD
+        statistics = (
+            *(kernels_of_long_rows(MEANS) if is_centred else ()),
+            *kernels_of_long_rows(self.normalisation.summed, is_centred),
+        )
+        return {self, *statistics, NormaliseParts(self.normalisation)}
 
     def slots(self) -> Mapping[str, str]:
         scalars = {"count": FLOAT, "eps": FLOAT, **dict.fromkeys(("rows", "runs", "width", "groups", "each"), I64)}
@@ -242,7 +250,7 @@ def _long_rows(
     x, rows_and_size, of_rows = plan.planar(node.inputs[0]), (rows, runs * width), TensorType("float32", (rows,))
     centre, total = Buffer(of_rows) if what.divisor == STANDARD else None, Buffer(of_rows)
     if centre is not None:
-        reduce_long_rows(plan, node, Formula("sum", after="mean"), rows_and_size, x, centre)
+        reduce_long_rows(plan, node, MEANS, rows_and_size, x, centre)
         arguments["centre"] = centre
     reduce_long_rows(plan, node, what.summed, rows_and_size, x, total, centre)
     piece, each = min(PART, width), max(1, PART // width)

@@ -130,6 +130,10 @@ class Reduce(Kernel):
     """Axes that are reduced, but for the inner one."""
     inner_reduced: bool
 
+    def for_any_width(self, target: Target) -> set[Kernel]:
+        is_row = self.inner_reduced and not self.reduced
+        return {self, *(kernels_of_long_rows(self.formula) if is_row else ())}
+
     def slots(self) -> Mapping[str, str]:
         axes = [*(f"kept{a}" for a in range(self.kept)), *(f"reduced{a}" for a in range(self.reduced))]
         sizes = [*axes, *(f"{axis}_step" for axis in axes), "inner", "count", "span"]
@@ -278,6 +282,12 @@ def parts_of(size: int) -> int:
     return -(-size // PART)
 
 
+def kernels_of_long_rows(formula: Formula, centred: bool = False) -> tuple[FoldParts, Reduce]:
+    """Of their parts, and of the folds of these."""
+    fold = FoldParts(Formula(formula.kind, formula.before), centred)
+    return fold, Reduce(Formula(formula.kind, after=formula.after), 1, 0, inner_reduced=True)
+
+
 def reduce_long_rows(
     plan: Planner,
     node: Node,
@@ -289,12 +299,12 @@ def reduce_long_rows(
 ) -> None:
     """Add the steps of y[rows] = the reduction of x[rows, size] (less centre[rows]) along its rows."""
     rows, size = shape
+    fold, _ = kernels_of_long_rows(formula, centre is not None)
     parts = Buffer(TensorType("float32", (rows, parts_of(size))))
     arguments: dict[str, Argument] = {"x": x, "y": parts, "size": size, "parts": parts_of(size)}
     if centre is not None:
         arguments["centre"] = centre
-    kernel = FoldParts(Formula(formula.kind, formula.before), centre is not None)
-    plan.call(node, kernel, arguments, rows * parts_of(size), label=f"reduce {formula.kind} in parts")
+    plan.call(node, fold, arguments, rows * parts_of(size), label=f"reduce {formula.kind} in parts")
     reduce_parts(plan, node, formula, shape, parts, y)
 
 
@@ -305,7 +315,7 @@ def reduce_parts(plan: Planner, node: Node, formula: Formula, shape: tuple[int, 
     arguments: dict[str, Argument] = {"x": parts, "y": y, "inner": count, "count": rows, "divisor": float(size)}
     arguments |= {"kept0": rows, "kept0_step": 4 * count}
     units, arguments["span"] = bands_of(rows, 4 * count)
-    kernel = Reduce(Formula(formula.kind, after=formula.after), 1, 0, inner_reduced=True)
+    _, kernel = kernels_of_long_rows(formula)
     plan.call(node, kernel, arguments, units, label=f"reduce {formula.kind} of parts")
 
 

@@ -29,6 +29,7 @@ from .reduce import (
     are_long,
     fold_run,
     in_chunks,
+    kernels_of_long_rows,
     part_of_unit,
     parts_of,
     reduce_long_rows,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ..target import Target
 
 MAX, SUM = Folding("max"), Folding("sum")
+MAXIMA, SUMS = Formula("max"), Formula("sum")
 SOFTMAX, LOGARITHM, TOTAL = "softmax", "log softmax", "log of sum of exponentials"
 
 Change: TypeAlias = Callable[[Value], Value]
@@ -176,6 +178,10 @@ class SoftmaxRows(Kernel):
     result: str
     heated: bool = False
 
+    def for_any_width(self, target: Target) -> set[Kernel]:
+        statistics = (*kernels_of_long_rows(MAXIMA), *kernels_of_long_rows(SUMS)[1:])
+        return {self, *statistics, SumExponentials(self.result, self.heated), FinishSoftmax(self.result)}
+
     def slots(self) -> Mapping[str, str]:
         return {"x": PTR, "y": PTR, "temperature": FLOAT, **dict.fromkeys(("rows", "size", "each"), I64)}
 
@@ -288,13 +294,13 @@ def _long_rows(plan: Planner, node: Node, result: str, temperature: float, shape
     (rows, size), of_rows = shape, TensorType("float32", shape[:1])
     x, y, parts = plan.planar(node.inputs[0]), plan.planar(node), parts_of(size)
     largest, total, sums = Buffer(of_rows), Buffer(of_rows), Buffer(TensorType("float32", (rows, parts)))
-    reduce_long_rows(plan, node, Formula("max"), shape, x, largest)
+    reduce_long_rows(plan, node, MAXIMA, shape, x, largest)
     given: dict[str, Argument] = {"largest": largest, "size": size, "parts": parts}
     first: dict[str, Argument] = {**given, "x": x, "sums": sums, "temperature": temperature}
     if result == SOFTMAX:
         first["y"] = y
     plan.call(node, SumExponentials(result, temperature != 1), first, rows * parts, label="exponentials of parts")
-    reduce_parts(plan, node, Formula("sum"), shape, sums, total)
+    reduce_parts(plan, node, SUMS, shape, sums, total)
     last: dict[str, Argument] = {**given, "y": y, "total": total}
     if result == LOGARITHM:
         last["x"] = x
