@@ -14,6 +14,7 @@ from graphsr.ops import (
     MaeCost,
     MaskedCost,
     MseCost,
+    SegCost,
     SmoothCost,
     WganCost,
 )
@@ -31,6 +32,7 @@ COSTS = (
     MaeCost(smoothing=0.25),
     MaskedCost(mark=0.5),
     MseCost(noobject_scale=0.5),
+    SegCost(),
     SmoothCost(),
     WganCost(),
 )

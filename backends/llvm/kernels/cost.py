@@ -22,6 +22,7 @@ from graphsr.ops import (
     HellingerCost,
     HingeCost,
     Less,
+    Log,
     LogCoshCost,
     LogisticCost,
     MaeCost,
@@ -32,6 +33,7 @@ from graphsr.ops import (
     ReduceMean,
     ReduceSum,
     Reshape,
+    SegCost,
     Sign,
     SmoothCost,
     SoftPlus,
@@ -42,6 +44,7 @@ from graphsr.ops import (
 )
 from graphsr.ops.cost import Cost
 
+from .elementwise_ops import Log1p
 from .parts import part
 
 if TYPE_CHECKING:
@@ -80,6 +83,11 @@ def _wgan(f: Formula, op: Op, x: Node, t: Node) -> Node:
     return f(Mul(), x, f(Sub(), 1.0, f(Mul(), f(Sign(), f(Abs(), t)), 2.0)))
 
 
+def _cross_entropy(f: Formula, op: Op, x: Node, t: Node) -> Node:
+    made = f(Mul(), f(Sub(), 1.0, t), f(Log1p(), f(Mul(), x, -1.0)))
+    return f(Sub(), f(Mul(), f(Mul(), t, -1.0), f(Log(), x)), made)
+
+
 def _log_cosh(f: Formula, op: Op, x: Node, t: Node) -> Node:
     d = f.distance(x, t)
     return f(Sub(), f(Add(), d, f(SoftPlus(), f(Mul(), d, -2.0))), log(2))
@@ -98,10 +106,11 @@ LOSSES: dict[type[Op], Callable[..., Node]] = {
     MaeCost: lambda f, op, x, t: f.distance(x, t),
     MaskedCost: _masked,
     MseCost: lambda f, op, x, t: f.square(f(Sub(), x, t)),
+    SegCost: _cross_entropy,
     SmoothCost: _smooth,
     WganCost: _wgan,
 }
-"""(formula, op, x, t) -> ℓ. The logarithm of 1 − x in `seg_cost` is no op."""
+"""(formula, op, x, t) -> ℓ"""
 
 
 def lower(plan: Planner, node: Node) -> None:

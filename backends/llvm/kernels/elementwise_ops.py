@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf
+from typing import ClassVar
 
-from graphsr.op import Op
+import numpy as np
+
+from graphsr.op import Array, Op
 from graphsr.ops import (
     Abs,
     Add,
@@ -64,14 +67,27 @@ from graphsr.ops import (
     Where,
     Xor,
 )
+from graphsr.ops.unary import Unary
 
 from ..loops import IVECTOR, LANES, MASK, VECTOR, Function, Value, is_float
 from .activation import EMITTERS, emit_activation, leaky
 from .integers import remainder, to_integer
-from .math import DOUBLES, LONGS, constant, erf, exp, log_, power
+from .math import DOUBLES, LONGS, constant, erf, exp, log1p, log_, power
 from .trigonometry import cos, sin
 
-FUNCTIONS = (Celu, Cos, Elu, Erf, Exp, Gelu, Log, Loggy, Logistic, Mish, Pow, Selu, Silu, Sin, SoftPlus, Tanh)
+
+@dataclass(frozen=True, slots=True)
+class Log1p(Unary):
+    """ln(1 + x): a part of costs, which no graph has."""
+
+    name: ClassVar[str] = "log1p"
+
+    def forward(self, x: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log1p(x)
+
+
+FUNCTIONS = (Celu, Cos, Elu, Erf, Exp, Gelu, Log, Log1p, Loggy, Logistic, Mish, Pow, Selu, Silu, Sin, SoftPlus, Tanh)
 """Ops whose formulas have many constants."""
 IN_DOUBLES = (Cos, Gelu, Mod, Pow, Sin)
 """Those that hold many numbers of float64 at a time."""
@@ -226,6 +242,7 @@ FORMULAS: dict[type[Op], Formula] = {
     Less: _compare("lt"),
     LessEqual: _compare("le"),
     Log: lambda k, op, x: log_(k, x),
+    Log1p: lambda k, op, x: log1p(k, x),
     Maximum: _extreme("ge"),
     Minimum: _extreme("le"),
     Mod: remainder,
