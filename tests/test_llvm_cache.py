@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from graphsr.backends.llvm.library import Library
 from graphsr.backends.llvm.loops import Function
 from graphsr.backends.llvm.target import Target, host, named
 from graphsr.cli import main
+from graphsr.errors import BackendError
 from graphsr.models import espcn
 
 from support import ROOT
@@ -70,10 +71,27 @@ def test_uncached_leaves_no_trace(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_it_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRAPHSR_CACHE", "0")
+@pytest.mark.parametrize("off", ["0", "off", "False", "no"])
+def test_it_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch, off: str) -> None:
+    monkeypatch.setenv("GRAPHSR_CACHE", off)
     assert run(1) == 1
     assert not folder.exists()
+
+
+def test_a_switch_that_is_none_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHSR_CACHE", "nope")
+    with pytest.raises(BackendError, match="GRAPHSR_CACHE='nope' is neither on nor off"):
+        run(1)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_is_no_entry(folder: Path, make: Callable[[Path], None]) -> None:
+    """A pipe would be waited for."""
+    run(2)
+    make(entry(folder, 1))
+    assert cache.load(entry(folder, 1).stem) is None
+    assert cache.statistics()[0] == 1
+    assert cache.clear() == 1
 
 
 def test_folder_and_entries_are_private(folder: Path) -> None:

@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING
 import llvmlite
 import llvmlite.binding as llvm
 
+from graphsr.errors import BackendError
+
 if TYPE_CHECKING:
     from .target import Target
 
@@ -42,6 +44,8 @@ LIMIT = 256 << 20
 """Bytes of all entries; above it the ones not used for longest go."""
 _STALE = 3600.0
 """Seconds after which a temporary file belongs to a process that was killed."""
+
+ON, OFF = {"", "1", "on", "true", "yes"}, {"0", "off", "false", "no"}
 
 _warned: set[str] = set()
 
@@ -68,7 +72,10 @@ def directory() -> Path:
 
 def is_on() -> bool:
     """Whether the user wants a cache; a folder that is not safe is not used, either."""
-    return os.environ.get("GRAPHSR_CACHE", "1") != "0"
+    chosen = os.environ.get("GRAPHSR_CACHE", "")
+    if chosen.lower() not in ON | OFF:
+        raise BackendError(f"GRAPHSR_CACHE={chosen!r} is neither on nor off: set it to 1 or 0, or unset it")
+    return chosen.lower() in ON
 
 
 def load(key: str) -> bytes | None:
@@ -77,8 +84,11 @@ def load(key: str) -> bytes | None:
         if folder is None:
             return None
         try:
-            descriptor = os.open(key + SUFFIX, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe would be waited for
+            descriptor = os.open(key + SUFFIX, flags, dir_fd=folder)
             with open(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    return None
                 content = file.read()
                 with contextlib.suppress(OSError):  # a file system may be read-only
                     os.utime(descriptor)  # the age of an entry is the time since its last use
@@ -181,7 +191,9 @@ def _files(folder: int | None) -> list[tuple[str, os.stat_result]]:
     for name in os.listdir(folder) if folder is not None else ():
         if name.endswith((SUFFIX, ".partial")):
             with contextlib.suppress(FileNotFoundError):  # another process removed it
-                found.append((name, os.stat(name, dir_fd=folder, follow_symlinks=False)))
+                state = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(state.st_mode):
+                    found.append((name, state))
     return found
 
 
