@@ -266,10 +266,27 @@ class TestFaultsOfTheInterface:
 def test_one_layer_alone_is_checked_by_its_name() -> None:
     check_backend("reference", layers=["max_pool2d"], examples=5)
     check_backend("llvm", layers=["max_pool2d", "conv2d"], checks=[layers_agree], examples=5)
-    with pytest.raises(BackendError, match=r"no strategy draws conv2, mirror: `LAYERS` has .*conv2d"):
-        check_backend("llvm", layers=["mirror", "conv2"])
-    with pytest.raises(BackendError, match="unknown backend 'lvm'"):
-        check_backend("lvm")
+    check_backend("reference", layers="relu", checks="layers_agree", examples=5)
+    check_backend("reference", checks=["graphs_agree", "networks_agree"], examples=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"layers": ["mirror"]}, "'mirror' is none of the layers"),
+        ({"layers": ["relu", "conv2"]}, "'conv2' is none of the layers, did you mean conv2d?"),
+        ({"layers": []}, "layers are none"),
+        ({"layers": [7]}, "7 is none of the layers"),
+        ({"checks": []}, "checks are none"),
+        ({"checks": "graph_agree"}, "'graph_agree' is none of the checks, did you mean graphs_agree?"),
+        ({"examples": 0}, "examples must be a whole number of at least 1, got 0"),
+        ({"backend": "lvm"}, "unknown backend 'lvm'"),
+    ],
+    ids=str,
+)
+def test_wrong_names_are_told(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(BackendError, match=re.escape(said)):
+        check_backend(**{"backend": "reference", **wrong})
 
 
 def test_the_page_writes_a_small_backend_that_passes() -> None:

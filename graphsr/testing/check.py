@@ -15,9 +15,10 @@ the lengths of the sums and how errors pass through the graph (`error_bounds`); 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,22 +79,39 @@ def check_backend(
     *,
     examples: int = 25,
     seed: int = 0,
-    checks: Sequence[Check] | None = None,
-    layers: Sequence[str] | None = None,
+    checks: Sequence[Check | str] | str | None = None,
+    layers: Sequence[str] | str | None = None,
 ) -> None:
     """Hold a backend, or the one of this name, to the reference.
 
     Raises `AssertionError` that shows the smallest failing graph.
     `examples` graphs are drawn for each check, from `seed`. Nodes that the backend does not support are left out.
-    `layers` are names of ops: these are checked alone, and nothing else unless `checks` asks for it.
-    Raises `BackendError` for an unknown backend, and for ops that have no strategy in `LAYERS`.
+    `checks` are some of `CHECKS`, by name or not, or functions of your own that take a `Suite`. `layers` are names of
+    ops: these are checked alone, and nothing else unless `checks` asks for it. One name stands for a list of it.
+    Raises `BackendError` for an unknown backend or check, for ops that have no strategy in `LAYERS`, for empty lists, and
+    for less than one example.
     """
-    if unknown := sorted(set(layers or ()) - set(LAYERS)):
-        raise BackendError(f"no strategy draws {', '.join(unknown)}: `LAYERS` has {', '.join(sorted(LAYERS))}")
-    suite = Suite(get_backend(backend), examples, seed, tuple(sorted(LAYERS if layers is None else layers)))
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+        raise BackendError(f"examples must be a whole number of at least 1, got {examples!r}")
+    by_name = {check.__name__: check for check in CHECKS}
     usual = CHECKS if layers is None else (layers_agree,)
-    for check in usual if checks is None else checks:
-        check(suite)
+    chosen = _chosen("checks", checks, usual, by_name)
+    suite = Suite(get_backend(backend), examples, seed, tuple(sorted(_chosen("layers", layers, LAYERS, LAYERS))))
+    for check in chosen:
+        (by_name[check] if isinstance(check, str) else check)(suite)
+
+
+def _chosen(what: str, asked: Iterable[Any] | None, usual: Iterable[Any], known: Collection[str]) -> list[Any]:
+    """What is asked for, or the usual. Raises `BackendError` where that is nothing, or has a name that is not known."""
+    chosen = list(usual if asked is None else [asked] if isinstance(asked, str) else asked)
+    if not chosen:
+        raise BackendError(f"{what} are none: leave them out for the usual ones, or name some")
+    for name in chosen:
+        if name not in known and not callable(name):
+            near = get_close_matches(str(name), known, 1)
+            hint = f", did you mean {near[0]}?" if near else ":"
+            raise BackendError(f"{name!r} is none of the {what}{hint} There are {', '.join(sorted(known))}")
+    return chosen
 
 
 def layers_agree(suite: Suite) -> None:
