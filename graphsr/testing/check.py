@@ -88,8 +88,8 @@ def check_backend(
     `examples` graphs are drawn for each check, from `seed`. Nodes that the backend does not support are left out.
     `checks` are some of `CHECKS`, by name or not, or functions of your own that take a `Suite`. `layers` are names of
     ops: these are checked alone, and nothing else unless `checks` asks for it. One name stands for a list of it.
-    Raises `BackendError` for an unknown backend or check, for ops that have no strategy in `LAYERS`, for empty lists, and
-    for less than one example.
+    Raises `BackendError` for an unknown backend or check, for ops that have no strategy in `LAYERS`, for empty lists,
+    and for less than one example.
     """
     if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
         raise BackendError(f"examples must be a whole number of at least 1, got {examples!r}")
