@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from graphsr.ir import Node
+from graphsr.op import OPS
 from graphsr.ops import Fused
 
 from .cost import LOSSES
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..plan import Planner
 
 LOWER: dict[str, str] = {
-    **{kind.name: "elementwise" for kind in FORMULAS},
+    **{kind.name: "elementwise" for kind in FORMULAS if kind.name in OPS},
     "conv2d": "conv",
     "depth_to_space": "rearrange",
     "space_to_depth": "rearrange",

@@ -83,7 +83,7 @@ class ConvVolumes(ConvDirect):
             entry = k.scratch + i * 8
             image = at[0] * self.groups + group
             column = (at[-1] * self.steps[-1] - k[f"before{axes[-1]}"]) * VECTOR_BYTES
-            self._locaterows_of(k, at[1:], image, k.literal(1, I1), column, entry)
+            self._locate_rows(k, at[1:], image, k.literal(1, I1), column, entry)
             places = [at[1 + a] * self.apart[a] + k[f"first{a}"] for a in axes]
             row = image
             for a in axes[:-1]:
@@ -119,7 +119,7 @@ class ConvVolumes(ConvDirect):
         following.insert(0, k.select(carry, at[0] + 1, at[0]))
         return [k.select(last, old, new) for old, new in zip(at, following, strict=True)]
 
-    def _locaterows_of(
+    def _locate_rows(
         self, k: Function, at: Sequence[Value], row: Value, inside: Value, column: Value, entry: Value
     ) -> None:
         """An entry for each tap of the axes that are left but the last one: a row of the volume, or zeros."""
@@ -131,7 +131,7 @@ class ConvVolumes(ConvDirect):
             place = at[0] * self.steps[a] + tap * self.spaces[a] - k[f"before{a}"]
             meets = inside & (place >= 0) & (place < k[f"size{a}"])
             further = entry + tap * (prod(self.taps[a + 1 : -1]) * self.table_row)
-            self._locaterows_of(k, at[1:], row * k[f"size{a}"] + place, meets, column, further)
+            self._locate_rows(k, at[1:], row * k[f"size{a}"] + place, meets, column, further)
 
     def _tile(self, k: Function, panel: Value, pixel: Value, rows: int) -> None:
         """As for images; where there is one block with few channels, its zeros are left out."""
