@@ -91,7 +91,7 @@ def picture(x: Node, y: Node, op: ops.Quantise) -> Graph:
 def graphs() -> tuple[Graph, ...]:
     """Bound graphs of the networks, of every op that has a kernel, of ops on blocked images, and of convolutions."""
     found = [graph for size in ((20, 28), (100, 120)) for graph in networks(*size)]
-    for name in sorted(LOWER):
+    for name in sorted(LOWER.keys() & LAYERS.keys()):
         cases = [case.astype("float32") for case in drawn(name)]
         found += [layer_graph(case, constant).graph for case in cases for constant in (False, True)]
     for op in IMAGE_OPS:

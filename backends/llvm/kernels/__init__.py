@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from graphsr.ir import Node
-from graphsr.op import OPS
 from graphsr.ops import Fused
 
 from .cost import LOSSES
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ..plan import Planner
 
 LOWER: dict[str, str] = {
-    **{kind.name: "elementwise" for kind in FORMULAS if kind.name in OPS},
+    **{kind.name: "elementwise" for kind in FORMULAS},  # Log1p too, which is a part of costs and in no graph
     "conv2d": "conv",
     "depth_to_space": "rearrange",
     "space_to_depth": "rearrange",
