@@ -39,3 +39,9 @@ def data_path(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"real data not found: {relative} (set GRAPHSR_DATA to its folder)")
     return path
+
+
+def pretend_processors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """As on a machine with so many: a team is not larger than the processors, when it is planned and when it runs."""
+    for module in ("backend", "segment"):
+        monkeypatch.setattr(f"graphsr.backends.llvm.{module}.processors", lambda: count)

@@ -17,13 +17,12 @@ from graphsr.testing import CHECKS, check_backend
 from graphsr.testing.cases import LAYERS, growth
 from graphsr.testing.check import Check, layer_graph, layers_agree
 
-from support import ROOT
+from support import ROOT, pretend_processors
 
 pytest.importorskip("llvmlite")
 
 from llvm_guarded import FAMILIES
 
-from graphsr.backends.llvm import backend as backend_module
 from graphsr.backends.llvm.backend import LlvmBackend
 
 EXAMPLES = 10
@@ -41,7 +40,7 @@ def python(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_suite_of_all_backends(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few graphs of each kind, on as many threads as are asked for."""
-    monkeypatch.setattr(backend_module, "processors", lambda: 3)
+    pretend_processors(monkeypatch, 3)
     check_backend(get_backend("llvm"), examples=2 if check is layers_agree else EXAMPLES, checks=[check])
 
 

@@ -24,15 +24,17 @@ import graphsr
 from graphsr.backend import Executable, get_backend
 from graphsr.backends.llvm import backend as backend_module
 from graphsr.backends.llvm import library as library_module
+from graphsr.backends.llvm import segment as segment_module
 from graphsr.backends.llvm.backend import LlvmBackend
 from graphsr.backends.llvm.jit import compile_ir, emit_object
 from graphsr.backends.llvm.library import Library
+from graphsr.backends.llvm.team import Team, team
 from graphsr.errors import BackendError, ShapeError
 from graphsr.model import Model
 from graphsr.models import edsr, srresnet, wdsr_a, wdsr_b
 from graphsr.op import Array
 
-from support import ROOT, data_path
+from support import ROOT, data_path, pretend_processors
 
 SMALL: dict[str, Callable[[], Model]] = {
     "EDSR": lambda: edsr(scale=2, blocks=2, features=32),
@@ -86,8 +88,8 @@ def bits(array: Array) -> bytes:
 
 @pytest.fixture
 def many_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine where eight threads are of use: otherwise a team is not larger than the processors."""
-    monkeypatch.setattr(backend_module, "processors", lambda: 8)
+    """As on a machine where eight threads are of use."""
+    pretend_processors(monkeypatch, 8)
 
 
 # --- bits ---------------------------------------------------------------------------------------------------------
@@ -131,9 +133,28 @@ def test_no_more_threads_than_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_explain_names_the_threads_that_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_module, "processors", lambda: 2)
+    pretend_processors(monkeypatch, 2)
     for asked, used in ((1, "1 thread,"), (2, "2 threads,"), (64, "2 threads,")):
         assert f"backend llvm, {used}" in network("EDSR").compile("llvm", asked).explain({"input": (1, 3, 8, 8)})
+
+
+def test_processors_that_were_taken_away_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that was planned for three threads runs on as many as there are processors when it runs."""
+    teams: set[int] = set()
+
+    def counted(threads: int) -> Team:
+        teams.add(threads)
+        return team(threads)
+
+    monkeypatch.setattr(segment_module, "team", counted)
+    pretend_processors(monkeypatch, 3)
+    run, image, results = network("EDSR").compile("llvm", 3), picture(1, 32, 32), set()
+    for present in (3, 1, 2):
+        pretend_processors(monkeypatch, present)
+        teams.clear()
+        results.add(bits(upscale(run, image)))
+        assert teams == {present}
+    assert len(results) == 1
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

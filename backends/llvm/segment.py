@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphsr.op import Array
+from graphsr.threads import processors
 
 from .driver import HEADER, STEP, counters
 from .kernel import Call, Kernel
@@ -39,7 +40,8 @@ class Segment:
 
     def run(self, threads: int, address: Callable[[Buffer], int], scratch: int, times: Array | None = None) -> None:
         """Let the team do all calls. `times` [calls + 1, threads] takes the clock of each thread, at first and when it
-        ends its part of a call."""
+        ends its part of a call; without it, no more threads take part than there are processors now: some may have been
+        taken away since the plan was made, and threads that share one would only wait for each other."""
         for index, buffer in self.moving:
             self.slots[index] = address(buffer)
         self.counters[:] = 0
@@ -47,7 +49,7 @@ class Segment:
         self.header["scratch"] = scratch
         self.header["times"] = 0 if times is None else times.ctypes.data
         header = self.header.ctypes.data
-        team(threads).run(self.entry, header, header)
+        team(min(threads, processors()) if times is None else threads).run(self.entry, header, header)
 
 
 def segment(calls: Sequence[Call], library: Library, scratch_bytes: int, threads: int) -> Segment:
