@@ -413,13 +413,15 @@ def test_a_signal_handler_cannot_run_a_network_meanwhile(same: bool, threads: in
             told.append("" if bits(upscale(run if same else other, small)) == want else "wrong")
         except BackendError as error:
             told.append(str(error))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # not before: a slow machine would be in the handler ever deeper
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.01)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
         upscale(run, large)
-        signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert any("signal handler" in text for text in told)
     assert "wrong" not in told
