@@ -52,13 +52,18 @@ def _run(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader of our output has gone, e.g. `graphsr info … | head`
         return SOME_FAILED
     except GraphsrError as error:
-        print(f"graphsr {options.command}: {error}", file=sys.stderr)
+        complain(options.command, str(error))
         return error_code(error)
-    except (OSError, MemoryError) as error:
-        print(f"graphsr {options.command}: {reason_of(error)}", file=sys.stderr)
+    except (OSError, MemoryError, Warning) as error:  # under `python -W error` warnings are raised
+        complain(options.command, reason_of(error))
         return SOME_FAILED
     finally:
         _end_output()
+
+
+def complain(command: str, text: str) -> None:
+    """Say on standard error what is wrong."""
+    print(f"graphsr {command}: {text}", file=sys.stderr)
 
 
 def reason_of(error: BaseException) -> str:
@@ -197,7 +202,7 @@ def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument(
         "--weights", type=_name, metavar="FILE", help="its weights (default: the .weights file beside the .cfg)"
     )
-    p.add_argument("--names", type=_name, metavar="FILE", help="names of the classes, one per line")
+    p.add_argument("--names", type=_name, metavar="FILE", help="names of all its classes, one per line")
     p.add_argument(
         "-o", "--output", type=_name, metavar="OUT", help="picture with boxes: file (for one image) or folder"
     )

@@ -18,14 +18,14 @@ import numpy as np
 from graphsr.analysis import macs_per_pixel, receptive_field
 from graphsr.backend import Backend, get_backend
 from graphsr.backend import backends as installed_backends
-from graphsr.cli import OK, SOME_FAILED, UsageError, reason_of
-from graphsr.detection import Detection, Detector, read_names
+from graphsr.cli import OK, SOME_FAILED, UsageError, complain, reason_of
+from graphsr.comparison import compare as compare  # one of the commands
+from graphsr.detection import Detection, Detector, NamesError, read_names
 from graphsr.detection_drawing import detections_json, draw_detections
 from graphsr.errors import GraphsrError, ImageError, ModelError, ShapeError
-from graphsr.imagefile import SUFFIXES, read_image, write_image
+from graphsr.imagefile import read_image, write_image
 from graphsr.ir import TensorType
 from graphsr.loading import SUFFIX, embedded, load, save, writers
-from graphsr.metrics import PLAIN, Convention, compare_images, paper
 from graphsr.model import DEFAULT_BACKEND, Model
 from graphsr.outputs import images_in, plan_outputs, prepare, refuse_overwriting, write_text
 from graphsr.sizes import check_size
@@ -63,7 +63,7 @@ def upscale(options: argparse.Namespace) -> int:
             else:
                 report(f"{source} -> {target}  {time.perf_counter() - start:.1f} s")
     if failed:
-        _complain("upscale", f"{failed} of {len(jobs)} images failed")
+        complain("upscale", f"{failed} of {len(jobs)} images failed")
     return SOME_FAILED if failed else OK
 
 
@@ -95,7 +95,7 @@ def detect(options: argparse.Namespace) -> int:
             if target:
                 write_image(target, replace(image, pixels=draw_detections(image.pixels, objects), png_colour=()))
         except (GraphsrError, OSError, MemoryError) as error:
-            _complain("detect", _name_file(error, source))
+            complain("detect", _name_file(error, source))
             continue
         found[str(source)] = (image.pixels.shape[1], image.pixels.shape[0], objects)
         print(f"{source}: {len(objects)} objects" + (f" -> {target}" if target else ""))
@@ -112,7 +112,7 @@ def _detector(options: argparse.Namespace) -> Detector:
     try:
         detector = Detector(
             model,
-            names=_names(options.names) if options.names else (),
+            names=read_names(options.names) if options.names else (),
             threshold=options.threshold,
             overlap=options.overlap,
             letterbox=None if options.letterbox is None else options.letterbox == "yes",
@@ -121,16 +121,11 @@ def _detector(options: argparse.Namespace) -> Detector:
             threads=options.threads,
         )
         detector.check_memory()
+    except NamesError as error:
+        raise UsageError(f"--names {_name_file(error, options.names)}") from error
     except ShapeError as error:
         raise UsageError(f"--size: {error}") from error
     return detector
-
-
-def _names(path: str) -> tuple[str, ...]:
-    try:
-        return read_names(path)
-    except ModelError as error:
-        raise UsageError(f"--names {error}") from error
 
 
 def _pictures(inputs: list[Path]) -> list[Path]:
@@ -238,58 +233,6 @@ def profiled_shape(name: str, type_: TensorType, size: tuple[int, int]) -> tuple
     return wanted
 
 
-def compare(options: argparse.Namespace) -> int:
-    """`graphsr compare A B`"""
-    a, b = Path(options.a), Path(options.b)
-    for path in (a, b):
-        try:
-            path.stat()
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    if os.path.isdir(a) != os.path.isdir(b):
-        raise UsageError(f"compare two images or two folders, not one of each: {a}, {b}")
-    if options.convention == "paper":
-        if options.border is None:
-            raise UsageError("the paper convention cuts a border: give the scale factor as --border")
-        convention = paper(options.border)
-    else:
-        convention = replace(PLAIN, border=options.border or 0)
-    print(f"convention: {convention}")
-    if not os.path.isdir(a):
-        print(_compare_row(a, b, convention, a.name)[0])
-        return OK
-    in_a, in_b = ({p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES} for folder in (a, b))
-    names = sorted(in_a & in_b)
-    if not names:
-        raise UsageError(f"folders {a} and {b} have no image name in common")
-    rows, failed = [], len(in_a ^ in_b)
-    for name in sorted(in_a ^ in_b):
-        _complain("compare", f"{name}: only in {a if name in in_a else b}")
-    for name in names:
-        try:
-            text, figures = _compare_row(a / name, b / name, convention, name)
-        except ImageError as error:
-            failed += 1
-            _complain("compare", str(error))
-        else:
-            print(text)
-            rows.append(figures)
-    if rows:
-        psnr, ssim = (sum(column) / len(rows) for column in zip(*rows, strict=True))
-        print(f"{'mean':<24} PSNR {psnr:7.3f} dB  SSIM {ssim:.4f}")
-    return SOME_FAILED if failed else OK
-
-
-def _compare_row(a: Path, b: Path, convention: Convention, name: str) -> tuple[str, tuple[float, float]]:
-    images = read_image(a).pixels, read_image(b).pixels
-    try:
-        result = compare_images(*images, convention)
-    except ImageError as error:
-        raise ImageError(f"{a}, {b}: {error}") from error
-    text = f"{name:<24} PSNR {result.psnr:7.3f} dB  SSIM {result.ssim:.4f}  largest difference {result.max_abs:g}"
-    return text, (result.psnr, result.ssim)
-
-
 def backends(options: argparse.Namespace) -> int:
     """`graphsr backends`"""
     for name in sorted(installed_backends()):
@@ -306,8 +249,11 @@ def cache(options: argparse.Namespace) -> int:
     """`graphsr cache`"""
     objects = import_module("graphsr.backends.llvm.cache")  # the core names no backend on import
     if options.clear:
-        print(f"removed {objects.clear()} entries from {objects.directory()}")
-        return OK
+        removed, stayed = objects.clear()
+        print(f"removed {removed} entries from {objects.directory()}")
+        if stayed:
+            complain("cache", f"{stayed.total()} files stay in {objects.directory()}: {', '.join(stayed)}")
+        return SOME_FAILED if stayed else OK
     off = "" if objects.is_on() else "  (off: GRAPHSR_CACHE=0)"
     entries, nbytes = objects.statistics()
     print(f"directory  {objects.directory()}{off}\nentries    {entries}\nbytes      {nbytes:,}")
@@ -390,11 +336,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _name_file(error: BaseException, path: Path) -> str:
+def _name_file(error: BaseException, path: str | Path) -> str:
     """The error's words, with the file named once."""
     text = reason_of(error)
     return text if str(path) in text else f"{path}: {text}"
-
-
-def _complain(command: str, text: str) -> None:
-    print(f"graphsr {command}: {text}", file=sys.stderr)

@@ -33,6 +33,10 @@ MAX_NAMES = 1 << 20
 """Bytes of a file of class names."""
 
 
+class NamesError(ModelError):
+    """Names of classes that cannot be read, or are not those of the model."""
+
+
 @dataclass(frozen=True)
 class Detection:
     """One object: class index and name, score in 0..1, and its box in pixels of the image, clipped to it."""
@@ -69,8 +73,8 @@ class Detector:
     proportions with grey bars; None takes what the model was trained with. `size` (height, width) is the network's
     input, where it is open.
 
-    Raises `ModelError` when the model has no detection head or cannot take images, and for another number of names than
-    it has classes; `ShapeError` for a size that the network does not take, and where it needs one.
+    Raises `ModelError` when the model has no detection head or cannot take images; `NamesError` for another number of
+    names than it has classes; `ShapeError` for a size that the network does not take, and where it needs one.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class Detector:
             raise ModelError(f"{self.model!r} has no detection head: [yolo], [Gaussian_yolo], [region] or [detection]")
         classes = max(head.classes for head in self.heads.values())
         if names and len(names) != classes:
-            raise ModelError(
+            raise NamesError(
                 f"the network knows {classes} classes, {len(names)} names are given: are they of this network?"
             )
         self.names, self.threshold, self.overlap = tuple(names), threshold, overlap
@@ -139,17 +143,17 @@ class Detector:
 
 
 def read_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names of the classes, one per line. Raises `ModelError`."""
+    """The names of the classes, one per line. Raises `NamesError`."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_NAMES + 1)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{os.fspath(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise NamesError(f"{os.fspath(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MAX_NAMES:
-        raise ModelError(f"{os.fspath(path)}: more than {MAX_NAMES} bytes are no list of class names")
+        raise NamesError(f"{os.fspath(path)}: more than {MAX_NAMES} bytes are no list of class names")
     lines = [line.strip() for line in data.decode("utf-8-sig", "replace").split("\n") if line.strip()]
     if not lines or any(unicodedata.category(char) == "Cc" for line in lines for char in line if char != "\t"):
-        raise ModelError(f"{os.fspath(path)}: a line of text for each class is expected, this is no such file")
+        raise NamesError(f"{os.fspath(path)}: a line of text for each class is expected, this is no such file")
     return tuple(lines)
 
 

@@ -187,6 +187,15 @@ def test_compare_names_its_convention(tmp_path: Path) -> None:
     assert graphsr("compare", a, other).returncode == 1
 
 
+def test_compare_of_folders_of_damaged_images_prints_no_figures(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(b"nonsense")
+    done = graphsr("compare", "a", "b", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "1.png" in done.stderr
+
+
 def test_backends_are_listed() -> None:
     done = graphsr("backends")
     assert done.returncode == 0
@@ -288,6 +297,12 @@ def test_white_survives_onnx(tmp_path: Path) -> None:
         ("profile wdsr-x2 --size 0x4", 2, "expected height and width"),
         ("detect a.png --cfg d.cfg --size 31x30", 2, "give the size 28 x 28 or 32 x 32"),
         ("detect a.png --cfg d.cfg --names absent", 2, "--names absent: cannot be read: No such file or directory"),
+        (
+            "detect a.png --cfg d.cfg --names three.names",
+            2,
+            "--names three.names: the network knows 1 classes, 3 names",
+        ),
+        ("detect a.png --cfg d.cfg --names a.png", 2, "--names a.png: a line of text for each class"),
         ("detect a.png --cfg absent.cfg", 3, "neither a file"),
         ("upscale a.png -m d.cfg", 3, "not an image upscaler"),
         ("profile d.cfg --size 31x30", 2, "give the size 28 x 28 or 32 x 32"),
@@ -312,9 +327,11 @@ def test_white_survives_onnx(tmp_path: Path) -> None:
 def test_exit_codes(words: str, code: int, said: str, tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     detector_cfg(tmp_path)
+    (tmp_path / "three.names").write_text("cat\ndog\npug\n")
     done = graphsr(*words.split(), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
+    assert done.stdout == "", "nothing is said before the words are known to be right"
 
 
 def test_suffixes_in_capitals(tmp_path: Path) -> None:

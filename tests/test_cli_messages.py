@@ -180,6 +180,15 @@ def test_a_warning_shows_no_source(tmp_path: Path) -> None:
     assert b".py" not in done.stderr
 
 
+def test_warnings_may_be_errors(tmp_path: Path) -> None:
+    """As the user's environment has it; no traceback."""
+    source = picture(tmp_path / "a.png")
+    done = shell("graphsr upscale a.png", tmp_path, GRAPHSR_CACHE_DIR=str(source), PYTHONWARNINGS="error")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"graphsr upscale: object cache off")
+    assert done.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from graphsr.backend import backends
-from graphsr.detection import Detection, Detector, image_planes, place, read_names
+from graphsr.detection import Detection, Detector, NamesError, image_planes, place, read_names
 from graphsr.detection_boxes import KINDS, Candidates, candidates, overlaps, suppress
 from graphsr.detection_drawing import class_colour, draw_detections
 from graphsr.errors import ImageError, ModelError
@@ -286,7 +286,7 @@ def test_names_of_another_network_are_refused() -> None:
     head = Node(YoloHead(((1.0, 1.0),), 2), (Node(Conv2d(), (x, weight)),))
     model = Model(Graph((x,), {"output": head}), "test")
     for names in (["dog"], ["dog", "cat", "car"]):
-        with pytest.raises(ModelError, match=f"2 classes, {len(names)} names"):
+        with pytest.raises(NamesError, match=f"2 classes, {len(names)} names"):
             Detector(model, names=names, size=(2, 2))
     assert Detector(model, names=["dog", "cat"], size=(2, 2), backend="reference").names == ("dog", "cat")
 
@@ -305,7 +305,7 @@ def test_boxes_are_drawn_in_the_colour_of_their_class() -> None:
 
 @pytest.fixture
 def yolo_fastest() -> Model:
-    from graphsr.importers.darknet import load
+    from graphsr.importers.darknet_file import load
 
     return load(data_path("darknet/yolo-fastest-1.1.cfg"))
 

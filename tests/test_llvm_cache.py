@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import random
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cache_support import answer, entry, names_of_entries, needs_owners, own_cache, run
 from mutation import mutants
 
 from graphsr.backends.llvm import backend as backend_module
@@ -26,42 +23,21 @@ from graphsr.backends.llvm.kernel import Kernel
 from graphsr.backends.llvm.library import Library
 from graphsr.backends.llvm.loops import Function
 from graphsr.backends.llvm.target import Target, host, named
-from graphsr.cli import main
 from graphsr.errors import BackendError
 from graphsr.models import espcn
 
-from support import ROOT
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the cache needs file owners")
+pytestmark = needs_owners
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own."""
-    path = tmp_path / "cache"
-    monkeypatch.setenv("GRAPHSR_CACHE_DIR", str(path))
-    monkeypatch.delenv("GRAPHSR_CACHE", raising=False)
-    monkeypatch.setattr(cache, "_warned", set())
-    return path
-
-
-def answer(number: int) -> str:
-    """IR of a function that returns a number."""
-    return f"define i64 @answer() {{\n  ret i64 {number}\n}}\n"
-
-
-def run(number: int) -> int:
-    code = compile_ir(answer(number), host())
-    return int(ctypes.CFUNCTYPE(ctypes.c_int64)(code.address("answer"))())
-
-
-def entry(folder: Path, number: int) -> Path:
-    return folder / f"{cache.key(answer(number), host())}{cache.SUFFIX}"
+    return own_cache(tmp_path / "cache", monkeypatch)
 
 
 def test_a_second_compilation_reads_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(7) == 7
-    assert [p.name for p in folder.iterdir()] == [entry(folder, 7).name]
+    assert names_of_entries(folder) == [entry(folder, 7).name]
     monkeypatch.setattr("graphsr.backends.llvm.jit.emit_object", lambda *_: pytest.fail("compiled again"))
     assert run(7) == 7
 
@@ -91,7 +67,7 @@ def test_what_is_no_file_is_no_entry(folder: Path, make: Callable[[Path], None])
     make(entry(folder, 1))
     assert cache.load(entry(folder, 1).stem) is None
     assert cache.statistics()[0] == 1
-    assert cache.clear() == 1
+    assert cache.clear() == (1, {})
 
 
 def test_folder_and_entries_are_private(folder: Path) -> None:
@@ -116,10 +92,15 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def output_of_a_network(monkeypatch: pytest.MonkeyPatch) -> dict[int, bytes]:
-    """What a small network computes at a few sizes, as if in a new process."""
+def new_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what this process has compiled."""
     fresh = Library(host())
     monkeypatch.setattr(backend_module, "library", lambda _: fresh)
+
+
+def output_of_a_network(monkeypatch: pytest.MonkeyPatch) -> dict[int, bytes]:
+    """What a small network computes at a few sizes, as if in a new process."""
+    new_library(monkeypatch)
     executable = espcn(scale=2).compile("llvm", 2)
     return {n: executable({"input": np.ones((1, 1, n, 2 * n), np.float32)})["output"].tobytes() for n in (1, 9, 40)}
 
@@ -134,11 +115,11 @@ def test_a_known_network_is_neither_planned_for_all_sizes_nor_written_again(monk
 def test_other_sources_are_another_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the code generator is one of the kernels, whatever their descriptions say."""
     first = output_of_a_network(monkeypatch)
-    entries = [len(list(folder.iterdir()))]
+    entries = [len(names_of_entries(folder))]
     for digest in ("other", None):
         monkeypatch.setattr("graphsr.backends.llvm.library.digest_of_sources", lambda digest=digest: digest)
         assert output_of_a_network(monkeypatch) == first
-        entries.append(len(list(folder.iterdir())))
+        entries.append(len(names_of_entries(folder)))
     assert entries[1] == entries[0] + 1
     assert entries[2] > entries[1]  # by their IR
 
@@ -274,7 +255,7 @@ def test_a_disk_that_is_full_in_the_middle_of_an_entry(folder: Path) -> None:
             assert run(5) == 5
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in folder.iterdir()] == [entry(folder, 1).name]
+    assert names_of_entries(folder) == [entry(folder, 1).name]
     assert run(5) == 5
     assert entry(folder, 5).exists()
 
@@ -330,102 +311,6 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert entry(cache.directory(), 5).exists()
 
 
-def test_the_entries_used_least_lately_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(6):
-        run(number)
-        os.utime(entry(folder, number), (number, number))
-    run(0)  # used just now
-    size = entry(folder, 0).stat().st_size
-    monkeypatch.setattr(cache, "LIMIT", 4 * size + size // 2)
-    run(9)
-    kept = {number for number in (*range(6), 9) if entry(folder, number).exists()}
-    assert kept == {0, 4, 5, 9}
-
-
-def test_leftovers_of_killed_processes_go(folder: Path) -> None:
-    run(1)
-    old, young = folder / ".0123.partial", folder / ".4567.partial"
-    old.touch()
-    young.touch()
-    os.utime(old, (time.time() - 7200,) * 2)
-    run(2)
-    assert not old.exists()
-    assert young.exists(), "it may be another process at work"
-
-
-RACE = """
-import ctypes, sys
-sys.path.insert(0, {tests!r})
-from test_llvm_cache import run
-from graphsr.backends.llvm import cache
-cache.LIMIT = {limit}
-for number in range({count}):
-    assert run(number) == number
-"""
-
-
-def test_processes_may_race(folder: Path) -> None:
-    """R11: all compile the same functions into the same folder; everybody gets the right ones."""
-    code = RACE.format(tests=str(ROOT / "tests"), count=10, limit=cache.LIMIT)
-    racers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
-    assert [racer.wait(120) for racer in racers] == [0] * 4
-    assert cache.statistics()[0] == 10
-    assert not list(folder.glob("*.partial"))
-
-
-def test_processes_may_remove_what_others_read(folder: Path) -> None:
-    """R11: two processes write, read and evict in a folder that holds two entries at most."""
-    run(0)
-    limit = 5 * entry(folder, 0).stat().st_size // 2
-    code = RACE.format(tests=str(ROOT / "tests"), count=8, limit=limit) * 3
-    racers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
-    assert [racer.wait(120) for racer in racers] == [0] * 2
-    assert all(cache.load(path.stem) is not None for path in folder.glob(f"*{cache.SUFFIX}"))
-    assert not list(folder.glob("*.partial"))
-
-
-def test_a_process_killed_while_it_writes_leaves_no_wrong_entry(folder: Path) -> None:
-    """R11: kill -9 at random times."""
-    code = RACE.format(tests=str(ROOT / "tests"), count=2000, limit=cache.LIMIT)
-    rng = random.Random(0)
-    for _ in range(5):
-        before = cache.statistics()[0]
-        writer = subprocess.Popen([sys.executable, "-c", code])
-        while cache.statistics()[0] == before and writer.poll() is None:
-            time.sleep(0.01)  # until it is at work
-        time.sleep(rng.random() / 10)
-        writer.kill()
-        writer.wait()
-        for path in list(folder.glob(f"*{cache.SUFFIX}")):
-            assert cache.load(path.stem) is not None
-    assert run(0) == 0
-
-
-def test_the_command_shows_and_clears(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cache"]) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "entries    0"
-    run(1)
-    run(2)
-    mine = folder / "notes.txt"
-    mine.write_text("not an entry")
-    assert main(["cache"]) == 0
-    directory, entries, nbytes = capsys.readouterr().out.splitlines()
-    assert directory.split(maxsplit=1) == ["directory", str(folder)]
-    assert entries.split() == ["entries", "2"]
-    assert nbytes.split() == ["bytes", f"{2 * entry(folder, 1).stat().st_size:,}"]
-    assert main(["cache", "--clear"]) == 0
-    assert "removed 2" in capsys.readouterr().out
-    assert [p.name for p in folder.iterdir()] == [mine.name]
-
-
-def test_the_command_says_when_the_cache_is_off(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("GRAPHSR_CACHE", "0")
-    assert main(["cache"]) == 0
-    assert "off" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
@@ -442,3 +327,48 @@ def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert str(cache.directory()) == expected
+
+
+# --- warnings -----------------------------------------------------------------------------------------------------
+
+
+def test_a_warning_names_the_line_that_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one inside graphsr, of which the user knows nothing."""
+    folder.write_text("not a folder")
+    new_library(monkeypatch)
+    executable, x = espcn(scale=2).compile("llvm", 1), np.ones((1, 1, 9, 18), np.float32)
+    with pytest.warns(RuntimeWarning, match="object cache off") as caught:
+        executable({"input": x})
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert "executable(" in Path(__file__).read_text(encoding="utf-8").splitlines()[warning.lineno - 1]
+
+
+def test_a_warning_that_is_an_error_leaves_all_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `python -W error`: it ends the call, and the next one works."""
+    want = output_of_a_network(monkeypatch)
+    new_library(monkeypatch)
+    folder.chmod(0o777)
+    executable, x = espcn(scale=2).compile("llvm", 2), np.ones((1, 1, 9, 18), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="others can write"):
+            executable({"input": x})
+        assert executable({"input": x})["output"].tobytes() == want[9]
+
+
+def test_a_warning_of_a_store_that_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(os, "replace", full)
+        warnings.simplefilter("error")
+        before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        with pytest.raises(RuntimeWarning, match="No space left"):
+            run(5)
+        assert (len(os.listdir("/proc/self/fd")) if before else 0) == before, "the folder was let go of"
+        assert run(5) == 5
+    assert not list(folder.iterdir())
+    assert run(5) == 5
+    assert entry(folder, 5).exists()
