@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
 
-from graphsr.importers import darknet, onnx_import  # noqa: F401  # they fill the tables of sections and operators
+from graphsr.importers import darknet_import, onnx_import  # noqa: F401  # they fill the tables of words and operators
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_network import SECTIONS, Settings, measure, words
 from graphsr.importers.onnx_call import OPERATORS

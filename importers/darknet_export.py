@@ -7,18 +7,13 @@ own. Where a section does not read the layer before it, a [route] stands between
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from graphsr.atomic import atomic_path
 from graphsr.dim import Dim, Size
 from graphsr.errors import ModelError
 from graphsr.ir import Graph, Node
@@ -145,30 +140,6 @@ def rule(*ops: type) -> Callable[[Rule], Rule]:
         return function
 
     return enter
-
-
-def save(model: Model, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False) -> None:
-    """Write a model as `path` (.cfg), the .weights file beside it, and a .tree file for each tree of classes.
-
-    All of them appear, the cfg last, or none. Raises `ModelError` that lists every node which darknet cannot express,
-    by name and origin; and where a tree would replace another file, without `overwrite`.
-    """
-    if dtype != "float32":
-        raise ModelError(f"darknet stores float32, not {dtype}")
-    cfg = Path(path)
-    files = export(model, cfg.stem)
-    trees = {cfg.with_name(name): text.encode() for name, text in files.trees.items()}
-    try:
-        for tree, content in trees.items():
-            if not overwrite and os.path.lexists(tree) and tree.read_bytes() != content:
-                reason = f"{tree} is another file, where the tree of classes goes: overwrite it, or name another cfg"
-                raise FileExistsError(errno.EEXIST, reason)
-        contents = {cfg: files.cfg.encode(), cfg.with_suffix(".weights"): files.weights, **trees}
-        with ExitStack() as stack:  # the files take their places in reverse order
-            for file, content in contents.items():
-                stack.enter_context(atomic_path(file)).write_bytes(content)
-    except OSError as error:
-        raise ModelError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)

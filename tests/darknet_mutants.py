@@ -19,7 +19,8 @@ import numpy as np
 from mutation import mutant
 
 from graphsr.errors import ModelError
-from graphsr.importers.darknet import load
+from graphsr.importers import darknet_import  # noqa: F401  # it enters all sections in the table
+from graphsr.importers.darknet_file import load
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_network import Settings, measure
 from graphsr.importers.darknet_weights import write_weights

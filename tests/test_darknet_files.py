@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import graphsr
 from graphsr.errors import ModelError
-from graphsr.importers.darknet import load, matches
+from graphsr.importers import darknet_import  # noqa: F401  # it enters all sections in the table
+from graphsr.importers.darknet_file import load, matches
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_network import SECTIONS, Settings, measure
 from graphsr.importers.darknet_weights import write_weights

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from darknet_mutants import ZOO, weights_for
 
-from graphsr.importers.darknet import load
+from graphsr.importers.darknet_file import load
 from graphsr.importers.darknet_network import SECTIONS
 
 COUNT = int(os.environ.get("GRAPHSR_MUTANTS", "300"))

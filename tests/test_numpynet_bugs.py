@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import graphsr
 from graphsr.detection_boxes import Candidates, suppress
 from graphsr.errors import ModelError
+from graphsr.importers import darknet_import  # noqa: F401  # it enters all sections in the table
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_network import Settings, measure
 from graphsr.importers.darknet_weights import write_weights

@@ -1,7 +1,7 @@
-"""darknet networks: .cfg with its .weights
+"""cfg and weights -> model.
 
-Both forks, pjreddie's and AlexeyAB's. The cfg is built twice: once to learn what the weights file must hold, then with
-its numbers. See `darknet_network.SECTIONS` for the words that are known.
+The cfg is built twice: once to learn what the weights file must hold, then with its numbers. See
+`darknet_network.SECTIONS` for the words that are known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from graphsr.ir import Graph, Node
 from graphsr.model import Model
 
 from . import (  # noqa: F401  # each enters its sections
-    darknet_export_rules,
     darknet_heads,
     darknet_layers,
     darknet_merge,
@@ -27,15 +26,10 @@ from . import (  # noqa: F401  # each enters its sections
     darknet_spatial,
 )
 from .byte_source import open_source
-from .darknet_export import save
 from .darknet_grammar import MAX_BYTES, Section, parse_cfg
 from .darknet_network import Network, Settings, build, check, measure, unread, words
 from .darknet_weights import ALEXEYAB, FORKS, PJREDDIE, WeightsFile
 
-__all__ = ["SAVES", "load", "matches", "save"]
-
-SAVES = (".cfg",)
-"""What `save` writes, by suffix."""
 CHOICES = {"fork": FORKS, "batchnorm": ("inside", "outside"), "state": ("zero", "carried")}
 OPTIONS = ("weights", "input_range", "time_steps", *CHOICES)
 ONLY = {
@@ -49,25 +43,8 @@ DIFFERENT = ("batchnorm", "lstm", "gru")
 """Sections whose parameters the forks store in different order or number."""
 
 
-def matches(path: Path, head: bytes) -> bool:
-    """Whether this is a .cfg, by its first section; or a .weights file, for a word on what is missing."""
-    lines = (b"".join(line.split()) for line in head.split(b"\n"))
-    first = next((line for line in lines if line and line[:1] not in (b"#", b";")), b"")
-    return first in (b"[net]", b"[network]") or path.suffix.lower() in (".cfg", ".weights")
-
-
-def load(path: str | os.PathLike[str], **options: Any) -> Model:
-    """The network of a .cfg file with its .weights.
-
-    Options: `weights`, by default the file of the same name that ends in .weights; `fork` ("alexeyab" or "pjreddie"),
-    by default the one that wrote the weights, as far as their header and the words of the cfg tell; `batchnorm`
-    ("inside": √(v + ε), "outside": √v + ε as pjreddie's fork on a CPU); `input_range`, the value of white (1);
-    `time_steps`, in place of the number in [net]; `state` of recurrent layers ("zero" in every call, or "carried").
-
-    Raises `ModelError` for a cfg with errors or with anything that is not supported (all of it at once, by line), and
-    for weights that do not fit, with the first layer where they end.
-    """
-    file = Path(path)
+def import_network(file: Path, options: Mapping[str, Any]) -> Model:
+    """See `darknet_file.load`."""
     _check_options(file, options)
     if file.suffix.lower() == ".weights":
         raise ModelError(f"{file}: this file holds numbers only: load its .cfg, with weights={os.fspath(file)!r}")
