@@ -124,6 +124,19 @@ def test_the_limit_is_kept(steps: list[tuple[Any, ...]], noise: bytes) -> None:
                 ledger.write_bytes(noise)
 
 
+@pytest.mark.parametrize(("totals", "is_late"), [((5000, 100), True), ((100, 5000), True), ((100, 200), False)])
+def test_of_several_looks_the_largest_figure_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, totals: tuple[int, int], is_late: bool
+) -> None:
+    """Processes that look at the same time may end in another order than they began."""
+    cache.store(key_of(0), bytes(100))
+    monkeypatch.setattr(cache, "LIMIT", 5000)
+    (folder / cache.LEDGER).write_text("".join(f"{int(time.time())} {total}\n" for total in totals))
+    seen = looks(monkeypatch)
+    cache.store(key_of(1), bytes(100))
+    assert bool(seen) == is_late
+
+
 def test_entries_that_others_put_there_are_noticed_within_a_day(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(0)
     size = entry(folder, 0).stat().st_size

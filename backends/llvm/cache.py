@@ -258,14 +258,17 @@ def _note(folder: int, line: str) -> bytes:
 
 
 def _is_due(ledger: bytes) -> bool:
-    """Whether the entries are to be looked at: there are too many, or the ledger cannot tell."""
+    """Whether the entries are to be looked at: there are too many, or the ledger cannot tell.
+
+    Where several processes have looked, the largest of their figures is at least that of the last one.
+    """
     try:
         lines = [[int(word) for word in line.split()] for line in ledger.splitlines()]
-        looked, total = next(line for line in reversed(lines) if len(line) == 2)
-    except (ValueError, StopIteration):
+        looked, totals = zip(*(line for line in lines if len(line) == 2), strict=True)
+    except ValueError:
         return True  # damaged, or nobody has looked yet
-    total += sum(line[0] for line in lines if len(line) == 1)
-    return total > LIMIT or len(ledger) > _LONGEST_LEDGER or not 0 <= time.time() - looked < _DAY
+    total = max(totals) + sum(line[0] for line in lines if len(line) == 1)
+    return total > LIMIT or len(ledger) > _LONGEST_LEDGER or not 0 <= time.time() - min(looked) < _DAY
 
 
 def _evict(folder: int) -> int:
