@@ -81,27 +81,27 @@ class Conv2d(Op):
         if self.algorithm.startswith("winograd"):
             y = winograd_conv2d(x, weight, self.padding, m=int(self.algorithm[-1]))
         else:
-            n, (co, _, kh, kw) = len(x), weight.shape
+            n, (co, ci, kh, kw) = len(x), weight.shape  # ci of a group
             padded = _pad(x, self.padding)
             ho = _conv_size(padded.shape[2], kh, self.stride[0], self.dilation[0])
             wo = _conv_size(padded.shape[3], kw, self.stride[1], self.dilation[1])
             y = np.zeros((n, self.groups, co // self.groups, ho * wo), x.dtype)
             for i, j, tap in self._taps(padded, (kh, kw), (ho, wo)):
-                y += _grouped(weight[:, :, i, j], self.groups) @ tap.reshape(n, self.groups, -1, ho * wo)
+                y += _grouped(weight[:, :, i, j], self.groups) @ tap.reshape(n, self.groups, ci, ho * wo)
             y = y.reshape(n, co, ho, wo)
         return y if bias is None else y + bias[:, None, None]
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
         """dx: each tap's gradient added back where the tap was read; dw: Σ_n,h,w cotangent · tap; db: Σ cotangent."""
         x, weight = inputs[:2]
-        n, (co, _, kh, kw), (ho, wo) = len(x), weight.shape, output.shape[2:]
+        n, (co, ci, kh, kw), (ho, wo) = len(x), weight.shape, output.shape[2:]
         padded = _pad(x, self.padding)
         d_padded, d_weight = np.zeros_like(padded), np.zeros_like(weight)
         dy = cotangent.reshape(n, self.groups, co // self.groups, ho * wo)
         x_taps, d_taps = self._taps(padded, (kh, kw), (ho, wo)), self._taps(d_padded, (kh, kw), (ho, wo))
         for (i, j, tap), (_, _, d_tap) in zip(x_taps, d_taps, strict=True):
-            x_tap = tap.reshape(n, self.groups, -1, ho * wo)
-            d_weight[:, :, i, j] = (dy @ x_tap.swapaxes(2, 3)).sum(axis=0).reshape(co, -1)
+            x_tap = tap.reshape(n, self.groups, ci, ho * wo)
+            d_weight[:, :, i, j] = (dy @ x_tap.swapaxes(2, 3)).sum(axis=0).reshape(co, ci)
             d_tap += (_grouped(weight[:, :, i, j], self.groups).swapaxes(1, 2) @ dy).reshape(tap.shape)
         gradients = (_unpad(d_padded, self.padding), d_weight, cotangent.sum(axis=(0, 2, 3)))
         return gradients[: len(inputs)]
@@ -176,14 +176,14 @@ class ConvTranspose2d(Op):
         """The adjoint of the adjoint: dx is the convolution of the cotangent, dw the tap products."""
         x, weight = inputs[:2]
         n, ci, h, w = x.shape
-        kh, kw = weight.shape[2:]
+        co, kh, kw = weight.shape[1:]  # co of a group
         padded = _pad(cotangent, self.padding)
         dx, dw = np.zeros((n, self.groups, ci // self.groups, h * w), x.dtype), np.zeros_like(weight)
         flat = x.reshape(dx.shape)
         for i, j, tap in taps(padded, (kh, kw), self.stride, self.dilation, (h, w)):
-            dy = tap.reshape(n, self.groups, -1, h * w)
+            dy = tap.reshape(n, self.groups, co, h * w)
             dx += _grouped(weight[:, :, i, j], self.groups) @ dy
-            dw[:, :, i, j] = (flat @ dy.swapaxes(2, 3)).sum(axis=0).reshape(ci, -1)
+            dw[:, :, i, j] = (flat @ dy.swapaxes(2, 3)).sum(axis=0).reshape(ci, co)
         return (dx.reshape(x.shape), dw, cotangent.sum(axis=(0, 2, 3)))[: len(inputs)]
 
     def macs(self, inputs: tuple[TensorType, ...], output: TensorType) -> Size:

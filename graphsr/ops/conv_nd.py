@@ -104,7 +104,7 @@ class ConvNd(AnyConv):
             return _biased(self._winograd(x, weight, shape), bias)
         y = np.zeros((len(x), self.groups, shape[1] // self.groups, prod(shape[2:])), x.dtype)
         for at, tap in self.taps(self.pad(x), weight.shape[2:], shape[2:]):
-            y += _matrices(weight, at, self.groups) @ tap.reshape(len(x), self.groups, -1, prod(shape[2:]))
+            y += _matrices(weight, at, self.groups) @ tap.reshape(len(x), self.groups, weight.shape[1], prod(shape[2:]))
         return _biased(y.reshape(shape), bias)
 
     def _winograd(self, x: Array, weight: Array, shape: Sizes) -> Array:
@@ -118,7 +118,8 @@ class ConvNd(AnyConv):
         y = np.zeros((len(x), *windows, shape[1], *shape[-2:]), x.dtype)
         for at, tap in taps_nd(planes_first, kernel, self.stride[:outer], self.dilation[:outer], windows):
             images = np.moveaxis(tap, (1, 2, 3), (-3, -2, -1))
-            flat, weights = images.reshape(-1, *images.shape[-3:]), np.moveaxis(weight, (-2, -1), (2, 3))[last(at)]
+            flat = images.reshape(prod(images.shape[:-3]), *images.shape[-3:])
+            weights = np.moveaxis(weight, (-2, -1), (2, 3))[last(at)]
             y += winograd_conv2d(flat, weights, _last_two(self), m=int(self.algorithm[-1])).reshape(y.shape)
         return np.moveaxis(y, -3, 1)
 
@@ -128,11 +129,11 @@ class ConvNd(AnyConv):
         co, windows = len(weight), output.shape[2:]
         padded = self.pad(x)
         d_padded, d_weight = np.zeros_like(padded), np.zeros_like(weight)
-        dy = cotangent.reshape(len(x), self.groups, co // self.groups, -1)
+        dy = cotangent.reshape(len(x), self.groups, co // self.groups, prod(windows))
         x_taps, d_taps = (self.taps(z, weight.shape[2:], windows) for z in (padded, d_padded))
         for (at, tap), (_, d_tap) in zip(x_taps, d_taps, strict=True):
-            columns = tap.reshape(len(x), self.groups, -1, prod(windows))
-            d_weight[last(at)] = (dy @ columns.swapaxes(2, 3)).sum(axis=0).reshape(co, -1)
+            columns = tap.reshape(len(x), self.groups, weight.shape[1], prod(windows))
+            d_weight[last(at)] = (dy @ columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape[:2])
             d_tap += (_matrices(weight, at, self.groups).swapaxes(1, 2) @ dy).reshape(tap.shape)
         return (self.unpad(d_padded), d_weight, _channel_sum(cotangent))[: len(inputs)]
 
@@ -184,7 +185,7 @@ class ConvTransposeNd(AnyConv):
         shape, axes = self.infer(_type(x), _type(weight)).dims, len(self.stride)
         full = (n + self.padding[a] + self.padding[a + axes] for a, n in enumerate(shape[2:]))
         y = np.zeros((*shape[:2], *full), x.dtype)
-        flat = x.reshape(len(x), self.groups, x.shape[1] // self.groups, -1)
+        flat = x.reshape(len(x), self.groups, x.shape[1] // self.groups, prod(x.shape[2:]))
         for at, tap in self.taps(y, weight.shape[2:], x.shape[2:]):
             tap += (_matrices(weight, at, self.groups).swapaxes(1, 2) @ flat).reshape(tap.shape)
         return _biased(np.ascontiguousarray(self.unpad(y)), bias)
@@ -192,12 +193,12 @@ class ConvTransposeNd(AnyConv):
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:
         """The adjoint of the adjoint: dx is the convolution of dy, dw the products of its taps with x."""
         x, weight = inputs[:2]
-        flat = x.reshape(len(x), self.groups, x.shape[1] // self.groups, -1)
+        flat = x.reshape(len(x), self.groups, x.shape[1] // self.groups, prod(x.shape[2:]))
         dx, dw = np.zeros_like(flat), np.zeros_like(weight)
         for at, tap in self.taps(self.pad(cotangent), weight.shape[2:], x.shape[2:]):
-            dy = tap.reshape(len(x), self.groups, -1, flat.shape[3])
+            dy = tap.reshape(len(x), self.groups, weight.shape[1], flat.shape[3])
             dx += _matrices(weight, at, self.groups) @ dy
-            dw[last(at)] = (flat @ dy.swapaxes(2, 3)).sum(axis=0).reshape(len(weight), -1)
+            dw[last(at)] = (flat @ dy.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape[:2])
         return (dx.reshape(x.shape), dw, _channel_sum(cotangent))[: len(inputs)]
 
     def macs(self, inputs: tuple[TensorType, ...], output: TensorType) -> Size:

@@ -72,7 +72,7 @@ class Softmax(Op):
 
     def forward(self, x: Array) -> Array:
         with np.errstate(invalid="ignore"):  # ∞ − ∞ is the NaN that the docstring promises
-            e = np.exp((x - x.max(axis=self.axis, keepdims=True)) / x.dtype.type(self.temperature))
+            e = np.exp((x - x.max(axis=self.axis, keepdims=True, initial=-np.inf)) / x.dtype.type(self.temperature))
             return e / e.sum(axis=self.axis, keepdims=True)
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, cotangent: Array) -> tuple[Array | None, ...]:

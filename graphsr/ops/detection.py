@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -249,7 +250,7 @@ class GridHead(Op):
         """The view [N, cells, classes] of the probabilities, when there is a softmax."""
         if self.softmax:
             cells = self.side**2
-            yield y.reshape(len(y), -1)[:, : cells * self.classes].reshape(len(y), cells, self.classes)
+            yield y.reshape(len(y), prod(y.shape[1:]))[:, : cells * self.classes].reshape(len(y), cells, self.classes)
 
 
 HEADS = (YoloHead, GaussianYoloHead, RegionHead, GridHead)

@@ -8,6 +8,7 @@ axes. The gradient of x̂ is the same everywhere: dx = (d − mean d − x̂ · 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -120,7 +121,7 @@ class GroupNorm(Op):
 
     def _grouped(self, x: Array) -> Array:
         """[N, groups, values of a group]"""
-        return x.reshape(len(x), self.groups, -1)
+        return x.reshape(len(x), self.groups, prod(x.shape[1:]) // self.groups)
 
     def needs(self, low: int, high: int, axis: int, *types: TensorType) -> tuple[int, int] | None:
         return None

@@ -83,14 +83,14 @@ def winograd_conv2d(
 ) -> npt.NDArray[Any]:
     """A 3x3 convolution with stride 1 by F(m, 3) in the dtype of x: x[N,Ci,H,W], weight[Co,Ci,3,3] -> [N,Co,Ho,Wo]."""
     top, left, bottom, right = padding
-    n, ci, h, w = x.shape
+    (n, ci, h, w), co = x.shape, len(weight)
     ho, wo = h + top + bottom - 2, w + left + right - 2
     rows, columns = -(-ho // m), -(-wo // m)  # tiles, the last ones padded with zeros
     more = ((0, 0), (0, 0), (top, rows * m + 2 - h - top), (left, columns * m + 2 - w - left))
     a = m + R - 1
     tiles = np.lib.stride_tricks.sliding_window_view(np.pad(x, more), (a, a), axis=(2, 3))[:, :, ::m, ::m]
     AT, _, BT = (matrix.astype(x.dtype) for matrix in matrices(m))
-    V = np.einsum("xi,nctuij,yj->xycntu", BT, tiles, BT, optimize=True).reshape(a, a, ci, -1)
-    M = (transform_weight(weight, m) @ V).reshape(a, a, -1, n, rows, columns)
+    V = np.einsum("xi,nctuij,yj->xycntu", BT, tiles, BT, optimize=True).reshape(a, a, ci, n * rows * columns)
+    M = (transform_weight(weight, m) @ V).reshape(a, a, co, n, rows, columns)
     y = np.einsum("ix,xyontu,jy->notiuj", AT, M, AT, optimize=True)
-    return np.ascontiguousarray(y.reshape(n, -1, rows * m, columns * m)[:, :, :ho, :wo])
+    return np.ascontiguousarray(y.reshape(n, co, rows * m, columns * m)[:, :, :ho, :wo])
