@@ -25,7 +25,7 @@ from graphsr.op import Array
 from graphsr.ops import Conv2d
 
 from ..kernel import Argument, blocked_slots
-from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..loops import I1, I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from ..memory import aligned
 from .epilogue import Epilogue
 from .layout import row_of_image, zero_pixels
@@ -124,10 +124,9 @@ class ConvDirect(InRegisters):
         group, panels = part // k["ranges"], self.panels // self.groups
         first_panel = group * panels + part % k["ranges"] * k["panel_span"]
         last_panel = k.minimum(first_panel + k["panel_span"], (group + 1) * panels)
-        group_bytes = group * self.ci_blocks * k["x_block"]
         with k.loop(stop, start=first, step=self.chunk) as begin:
             count = k.minimum(stop - begin, self.chunk)
-            self._locate(k, begin, count, part, group_bytes)
+            self._locate(k, begin, count, part, group)
             with k.loop(last_panel, start=first_panel) as panel:
                 with k.loop(count - self.small, step=self.rows) as pixel:
                     self._tile(k, panel, pixel, self.rows)
@@ -135,37 +134,37 @@ class ConvDirect(InRegisters):
                 with k.when(done < count):
                     self._tile(k, panel, done, self.small)
 
-    def _locate(self, k: Function, begin: Value, count: Value, part: Value, group_bytes: Value) -> None:
-        """Write the table of the chunk: [Kh] rows of where pixels are read, one of where they are written, one of
-        the residual. Beyond the chunk the last pixel is repeated. Zero the halo of the rows that begin or end here."""
-        row, x = begin // k["part_width"], begin % k["part_width"]
+    @property
+    def part_sizes(self) -> tuple[str, ...]:
+        """The slots that hold the sizes of what is computed, along each axis."""
+        return "part_height", "part_width"
 
-        @k.fold(count + self.rows, [row // k["part_height"], row % k["part_height"], x])
+    def _locate(self, k: Function, begin: Value, count: Value, part: Value, group: Value) -> None:
+        """Write the table of the chunk; beyond it the last pixel is repeated."""
+        sizes = [k[name] for name in self.part_sizes]
+
+        @k.fold(count + self.rows, coordinates(k, begin, sizes))
         def after(i: Value, at: list[Value]) -> Sequence[Value]:
-            n, y, x = at
-            entry = k.scratch + i * 8
-            column = (x * self.stride[1] - k["left"]) * VECTOR_BYTES + group_bytes
-            with k.loop(self.size[0]) as ky:
-                address = row_of_image(k, n, y * self.stride[0] + ky * self.dilation[0] - k["top"])
-                k.store(address + column, entry + ky * self.table_row)
-            out_row = n * k["out_height"] + y * self.spread[0] + k["first_y"]
-            out_x = x * self.spread[1] + k["first_x"]
-            target = k["y"] + out_row * self.shuffle * k["y_row"]
-            k.store(target + out_x * (self.shuffle * VECTOR_BYTES), entry + self.size[0] * self.table_row)
-            if self.epilogue.residual:
-                residual = k["r"] + out_row * k["r_row"] + out_x * VECTOR_BYTES
-                k.store(residual, entry + (self.size[0] + 1) * self.table_row)
-            with k.when(part.equals(0)):
-                self._zero_halo(k, target, out_x)
-            ended = (x + 1).equals(k["part_width"])
-            below = (y + 1).equals(k["part_height"])
-            last = i + 1 >= count
-            following = [
-                k.select(ended & below, n + 1, n),
-                k.select(ended, k.select(below, k.literal(0), y + 1), y),
-                k.select(ended, k.literal(0), x + 1),
-            ]
-            return [k.select(last, old, new) for old, new in zip(at, following, strict=True)]
+            self._locate_pixel(k, at, part, group, k.scratch + i * 8)
+            return following(k, at, sizes, i + 1 >= count)
+
+    def _locate_pixel(self, k: Function, at: Sequence[Value], part: Value, group: Value, entry: Value) -> None:
+        """Its column of the table: Kh rows of where it is read, one of where it is written, one of the residual. Zero
+        the halo of the row if it begins or ends here."""
+        n, y, x = at
+        column = (x * self.stride[1] - k["left"]) * VECTOR_BYTES + group * self.ci_blocks * k["x_block"]
+        with k.loop(self.size[0]) as ky:
+            address = row_of_image(k, n, y * self.stride[0] + ky * self.dilation[0] - k["top"])
+            k.store(address + column, entry + ky * self.table_row)
+        out_row = n * k["out_height"] + y * self.spread[0] + k["first_y"]
+        out_x = x * self.spread[1] + k["first_x"]
+        target = k["y"] + out_row * self.shuffle * k["y_row"]
+        k.store(target + out_x * (self.shuffle * VECTOR_BYTES), entry + self.size[0] * self.table_row)
+        if self.epilogue.residual:
+            residual = k["r"] + out_row * k["r_row"] + out_x * VECTOR_BYTES
+            k.store(residual, entry + (self.size[0] + 1) * self.table_row)
+        with k.when(part.equals(0)):
+            self._zero_halo(k, target, out_x)
 
     def _zero_halo(self, k: Function, row: Value, x: Value) -> None:
         """Zeros left of the first pixel and right of the last one, in all blocks; `row` is where the row begins."""
@@ -234,6 +233,27 @@ class ConvDirect(InRegisters):
                     residual = k.load(out_table + self.table_row + r * 8, PTR) + block * k["r_block"]
                 y = channels.apply(k, total[r * self.vectors + v], residual)
                 k.store(y, k.load(out_table + r * 8, PTR) + place)
+
+
+def coordinates(k: Function, number: Value, sizes: Sequence[Value]) -> list[Value]:
+    """[how many times through, place along each axis] of what is counted along axes of these sizes, the last one
+    first."""
+    at: list[Value] = []
+    for size in reversed(sizes):
+        at.insert(0, number % size)
+        number = number // size
+    return [number, *at]
+
+
+def following(k: Function, at: Sequence[Value], sizes: Sequence[Value], last: Value | None = None) -> list[Value]:
+    """The coordinates of the next one; the same ones where it is the `last`."""
+    next_, carry = list[Value](), k.literal(1, I1)
+    for place, size in zip(reversed(at[1:]), reversed(sizes), strict=True):
+        ended = carry & (place + 1).equals(size)
+        next_.insert(0, k.select(ended, k.literal(0), k.select(carry, place + 1, place)))
+        carry = ended
+    next_.insert(0, k.select(carry, at[0] + 1, at[0]))
+    return next_ if last is None else [k.select(last, old, new) for old, new in zip(at, next_, strict=True)]
 
 
 def lower_direct(plan: Planner, conv: Convolution) -> None:

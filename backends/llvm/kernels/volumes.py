@@ -29,14 +29,14 @@ from graphsr.ops import Conv2d, ConvNd, ConvTranspose2d, ConvTransposeNd
 
 from ...layer import layer_of
 from ..kernel import Argument, blocked_slots
-from ..loops import I1, I64, LANES, PTR, VECTOR_BYTES, Function, Value
+from ..loops import I64, LANES, PTR, VECTOR_BYTES, Function, Value
 from .activation import has_activation
 from .conv_direct import ConvDirect, cut, pack_blocked
 from .conv_transpose import Phase, as_conv, phases
 from .layout import zero_halo
 from .register_tile import direct_tile_of, register_tile_at
 from .volumes_head import lower_head
-from .volumes_rows import Rows, VolumeConvolution, residual_rows, rows_image, rows_of
+from .volumes_rows import Rows, VolumeConvolution, locate_rows, residual_rows, rows_image, rows_of
 from .volumes_winograd import lower_winograd
 from .winograd_weights import winograd_tile
 
@@ -73,65 +73,30 @@ class ConvVolumes(ConvDirect):
             **dict.fromkeys((*sizes, "pixels", "span", "parts", "ranges", "panel_span"), I64),
         }
 
-    def _locate(self, k: Function, begin: Value, count: Value, part: Value, group_bytes: Value) -> None:
-        """Write the table of the chunk, as for images; the last pixel is repeated beyond the chunk."""
-        group, axes = part // k["ranges"], range(len(self.taps))
-        panels = self.panels // self.groups * self.vectors
+    @property
+    def part_sizes(self) -> tuple[str, ...]:
+        return tuple(f"part{a}" for a in range(len(self.taps)))
 
-        @k.fold(count + self.rows, self._coordinates(k, begin))
-        def after(i: Value, at: list[Value]) -> Sequence[Value]:
-            entry = k.scratch + i * 8
-            image = at[0] * self.groups + group
-            column = (at[-1] * self.steps[-1] - k[f"before{axes[-1]}"]) * VECTOR_BYTES
-            self._locate_rows(k, at[1:], image, k.literal(1, I1), column, entry)
-            places = [at[1 + a] * self.apart[a] + k[f"first{a}"] for a in axes]
-            row = image
-            for a in axes[:-1]:
-                row = row * k[f"out{a}"] + places[a]
-            blocks = group * panels
-            start = k["y"] + row * k["y_row"]
-            out = entry + self.size[0] * self.table_row
-            k.store(start + (places[-1] * VECTOR_BYTES - blocks * k["y_block"]), out)
-            if self.epilogue.residual:
-                residual = k["r"] + row * k["r_row"]
-                k.store(residual + (places[-1] * VECTOR_BYTES - blocks * k["r_block"]), out + self.table_row)
-            begins = (part % k["ranges"]).equals(0) & places[-1].equals(0)
-            with k.when(begins), k.loop(panels) as block:
-                zero_halo(k, start + block * k["y_block"], k[f"out{axes[-1]}"], k["y_left"], k["y_right"])
-            return self._following(k, at, i + 1 >= count)
-
-    def _coordinates(self, k: Function, pixel: Value) -> list[Value]:
-        """[sample, position along each axis] of a pixel by its number."""
-        at: list[Value] = []
-        for a in reversed(range(len(self.taps))):
-            at.insert(0, pixel % k[f"part{a}"])
-            pixel = pixel // k[f"part{a}"]
-        return [pixel, *at]
-
-    def _following(self, k: Function, at: list[Value], last: Value) -> list[Value]:
-        """The coordinates of the next pixel; of the same one if it is the last."""
-        following: list[Value] = []
-        carry = k.literal(1, I1)
-        for a in reversed(range(len(self.taps))):
-            ended = carry & (at[1 + a] + 1).equals(k[f"part{a}"])
-            following.insert(0, k.select(ended, k.literal(0), k.select(carry, at[1 + a] + 1, at[1 + a])))
-            carry = ended
-        following.insert(0, k.select(carry, at[0] + 1, at[0]))
-        return [k.select(last, old, new) for old, new in zip(at, following, strict=True)]
-
-    def _locate_rows(
-        self, k: Function, at: Sequence[Value], row: Value, inside: Value, column: Value, entry: Value
-    ) -> None:
-        """An entry for each tap of the axes that are left but the last one: a row of the volume, or zeros."""
-        a = len(self.taps) - len(at)
-        if len(at) == 1:
-            k.store(k.select(inside, k["x"] + row * k["x_row"], k["zeros"]) + column, entry)
-            return
-        with k.loop(self.taps[a]) as tap:
-            place = at[0] * self.steps[a] + tap * self.spaces[a] - k[f"before{a}"]
-            meets = inside & (place >= 0) & (place < k[f"size{a}"])
-            further = entry + tap * (prod(self.taps[a + 1 : -1]) * self.table_row)
-            self._locate_rows(k, at[1:], row * k[f"size{a}"] + place, meets, column, further)
+    def _locate_pixel(self, k: Function, at: Sequence[Value], part: Value, group: Value, entry: Value) -> None:
+        """As for images, along all axes."""
+        axes, panels = range(len(self.taps)), self.panels // self.groups * self.vectors
+        image = at[0] * self.groups + group
+        column = (at[-1] * self.steps[-1] - k[f"before{axes[-1]}"]) * VECTOR_BYTES
+        locate_rows(k, self.taps, self.steps, self.spaces, image, at[1:], column, entry, self.table_row)
+        places = [at[1 + a] * self.apart[a] + k[f"first{a}"] for a in axes]
+        row = image
+        for a in axes[:-1]:
+            row = row * k[f"out{a}"] + places[a]
+        blocks = group * panels
+        start = k["y"] + row * k["y_row"]
+        out = entry + self.size[0] * self.table_row
+        k.store(start + (places[-1] * VECTOR_BYTES - blocks * k["y_block"]), out)
+        if self.epilogue.residual:
+            residual = k["r"] + row * k["r_row"]
+            k.store(residual + (places[-1] * VECTOR_BYTES - blocks * k["r_block"]), out + self.table_row)
+        begins = (part % k["ranges"]).equals(0) & places[-1].equals(0)
+        with k.when(begins), k.loop(panels) as block:
+            zero_halo(k, start + block * k["y_block"], k[f"out{axes[-1]}"], k["y_left"], k["y_right"])
 
     def _tile(self, k: Function, panel: Value, pixel: Value, rows: int) -> None:
         """As for images; where there is one block with few channels, its zeros are left out."""

@@ -25,6 +25,7 @@ from graphsr.ops import ConvNd
 from ..kernel import Argument
 from ..loops import I1, I64, LANES, VECTOR_BYTES, Function, Index, Value
 from ..tensor import Blocked
+from .conv_direct import coordinates
 from .conv_head import SIZES, ConvHead, Window, pack_planar
 from .register_tile import direct_tile_of
 
@@ -51,9 +52,10 @@ class ConvVolumesHead(ConvHead):
 
     def row_under(self, k: Function, out_row: Value, ky: Index) -> tuple[Value, Value]:
         """The rows of a volume are numbered through all axes but the last."""
-        at, tap = self._places(k, out_row), ky
+        axes, tap = range(len(self.taps)), ky
+        _, *at = coordinates(k, out_row, [k[f"out{a}"] for a in axes])
         places: list[Value] = []
-        for a in reversed(range(len(self.taps))):
+        for a in reversed(axes):
             places.insert(0, at[a] * self.steps[a] + tap % self.taps[a] * self.spaces[a] - self.before[a])
             tap = tap // self.taps[a]
         row, inside = k.literal(0), k.literal(1, I1)
@@ -61,14 +63,6 @@ class ConvVolumesHead(ConvHead):
             row = row * k[f"size{a}"] + place
             inside = inside & (place >= 0) & (place < k[f"size{a}"])
         return row, inside
-
-    def _places(self, k: Function, row: Value) -> list[Value]:
-        """The position of an output row along each axis."""
-        at: list[Value] = []
-        for a in reversed(range(len(self.taps))):
-            at.insert(0, row % k[f"out{a}"])
-            row = row // k[f"out{a}"]
-        return at
 
 
 def lower_head(plan: Planner, conv: VolumeConvolution, op: ConvNd, image: Node, residual: Blocked | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from graphsr.ir import Node
 from graphsr.op import Array
 from graphsr.ops import Reshape
 
-from ..loops import LANES
+from ..loops import I1, LANES, Function, Index, Value
 from ..tensor import Blocked
 from .conv import Convolution
 
@@ -65,3 +66,30 @@ def residual_rows(plan: Planner, conv: VolumeConvolution, right: int = 0) -> Blo
     if conv.layer.residual is None:
         return None
     return plan.blocked(rows_of(plan, conv.node.inputs[conv.layer.residual], conv.op.groups), 0, right)
+
+
+def locate_rows(
+    k: Function,
+    taps: Sequence[int],
+    steps: Sequence[int],
+    spaces: Sequence[int],
+    image: Value,
+    at: Sequence[Value],
+    column: Index,
+    entry: Value,
+    apart: int,
+) -> None:
+    """Store where the rows of volume `image` lie that the output at these coordinates reads: one for each tap of all
+    axes but the last, every `apart` bytes from `entry` on, each `column` bytes from where it begins; the row of zeros
+    where it is outside along any axis. Of every axis: size of the kernel, stride, dilation."""
+
+    def along(a: int, row: Value, inside: Value, entry: Value) -> None:
+        if a == len(taps) - 1:
+            k.store(k.select(inside, k["x"] + row * k["x_row"], k["zeros"]) + column, entry)
+            return
+        with k.loop(taps[a]) as tap:
+            place = at[a] * steps[a] + tap * spaces[a] - k[f"before{a}"]
+            meets = inside & (place >= 0) & (place < k[f"size{a}"])
+            along(a + 1, row * k[f"size{a}"] + place, meets, entry + tap * (prod(taps[a + 1 : -1]) * apart))
+
+    along(0, image, k.literal(1, I1), entry)
