@@ -21,8 +21,10 @@ from graphsr.passes import DEFAULT
 from graphsr.testing import CHECKS, check_backend
 from graphsr.testing.check import (
     Check,
+    Suite,
     graphs_agree,
     layers_agree,
+    layers_give_the_same_bits,
     layout_of_inputs_is_free,
     nan_is_never_lost,
     networks_agree,
@@ -36,6 +38,8 @@ from graphsr.testing.check import (
 
 from support import ROOT
 
+EXAMPLES = 15
+
 each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 
 
@@ -46,7 +50,7 @@ def test_installed_backends(name: str, check: Check) -> None:
         backend = get_backend(name)
     except MissingExtraError as error:
         pytest.skip(str(error))
-    check_backend(backend, checks=[check], examples=15)
+    check_backend(backend, checks=[check], examples=5 if check is layers_give_the_same_bits else EXAMPLES)
 
 
 @each_check
@@ -54,7 +58,7 @@ def test_the_default_passes_keep_every_property(check: Check) -> None:
     """The reference behind the passes: what they build means the same to it."""
     backend = get_backend("reference")
     backend.passes = DEFAULT
-    check_backend(backend, checks=[check], examples=15)
+    check_backend(backend, checks=[check], examples=EXAMPLES)
 
 
 @dataclass
@@ -118,7 +122,11 @@ def remembers_the_batch(program: FaultyProgram, inputs: Sequence[Array]) -> Sequ
 
 
 def depends_on_threads(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
-    return [np.nextafter(y, np.inf) if program.threads == 3 else y for y in program.inner.run(inputs)]
+    """In the last bit; truth values are turned around."""
+    outputs = program.inner.run(inputs)
+    if program.threads < 3:
+        return outputs
+    return [np.nextafter(y, np.inf) if y.dtype.kind == "f" else ~y for y in outputs]
 
 
 def writes_to_inputs(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -179,6 +187,7 @@ def loses_nan(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array
         (first_image_only, new_sizes_need_no_recompiling),
         (remembers_the_batch, new_sizes_need_no_recompiling),
         (depends_on_threads, threads_give_the_same_bits),
+        (depends_on_threads, layers_give_the_same_bits),
         (writes_to_inputs, runs_are_independent),
         (returns_its_own_buffers, runs_are_independent),
         (returns_an_input, runs_are_independent),
@@ -270,16 +279,58 @@ def test_one_layer_alone_is_checked_by_its_name() -> None:
     check_backend("reference", checks=["graphs_agree", "networks_agree"], examples=1)
 
 
+@pytest.mark.parametrize("layer", ["softmax", "greater"])
+def test_one_layer_alone_is_held_to_the_same_bits_on_all_threads(layer: str) -> None:
+    with pytest.raises(AssertionError, match="3 threads differ from one: 'y' by up to"):
+        check_backend(Faulty(depends_on_threads), layers=layer, examples=5)
+
+
+def test_a_check_of_ones_own() -> None:
+    suites: list[Suite] = []
+    check_backend("reference", checks=suites.append, layers="relu", examples=3, seed=5)
+    check_backend("reference", checks=[suites.append, "programs_explain_themselves"], examples=1)
+    assert [(suite.backend.name, suite.examples, suite.seed) for suite in suites] == [
+        ("reference", 3, 5),
+        ("reference", 1, 0),
+    ]
+    assert suites[0].layers == ("relu",)
+
+
+def fails_in_two_ways(program: FaultyProgram, inputs: Sequence[Array]) -> Sequence[Array]:
+    if inputs[0].size > 40:
+        raise IndexError("too large")
+    return a_thousandth_off(program, inputs)
+
+
+def test_of_several_faults_the_smallest_graph_is_shown() -> None:
+    """And not a group of errors."""
+    with pytest.raises(AssertionError, match="elements are wrong"):
+        check_backend(Faulty(fails_in_two_ways), checks=[graphs_agree], examples=30)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"layers": ["mirror"]}, "'mirror' is none of the layers"),
-        ({"layers": ["relu", "conv2"]}, "'conv2' is none of the layers, did you mean conv2d?"),
+        ({"layers": ["mirror"]}, "no layer is called 'mirror'. The layers are abs, add, "),
+        ({"layers": ["relu", "conv2"]}, "no layer is called 'conv2': did you mean 'conv2d'? The layers are abs, "),
+        ({"layers": ["const"]}, "op 'const' has no strategy that draws it: enter one with @layer('const')"),
         ({"layers": []}, "layers are none"),
-        ({"layers": [7]}, "7 is none of the layers"),
+        ({"layers": ""}, "no layer is called ''. The layers are"),
+        ({"layers": 7}, "layers must be names of ops, or a list of them, got 7"),
+        ({"layers": ["relu", 7]}, "layers must be names of ops, got 7 among them"),
+        ({"layers": [["relu"]]}, "layers must be names of ops, got ['relu'] among them"),
+        ({"layers": print}, "layers must be names of ops, got <built-in function print> among them"),
+        ({"layers": [layers_agree]}, "layers must be names of ops, got <function layers_agree"),
         ({"checks": []}, "checks are none"),
-        ({"checks": "graph_agree"}, "'graph_agree' is none of the checks, did you mean graphs_agree?"),
+        (
+            {"checks": "graph_agree"},
+            "no check is called 'graph_agree': did you mean 'graphs_agree'? The checks are graphs_agree, ",
+        ),
+        ({"checks": 7}, "checks must be names of checks or functions that take a Suite, or a list of them, got 7"),
+        ({"checks": [None]}, "checks must be names of checks or functions that take a Suite, got None among them"),
+        ({"checks": [["layers_agree"]]}, "got ['layers_agree'] among them"),
         ({"examples": 0}, "examples must be a whole number of at least 1, got 0"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
         ({"backend": "lvm"}, "unknown backend 'lvm'"),
     ],
     ids=str,

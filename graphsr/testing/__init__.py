@@ -1,7 +1,17 @@
 """For whoever writes an op or a backend: hypothesis strategies for layers and graphs, and the equivalence suite.
 
-Needs hypothesis (`pip install 'graphsr[test]'`).
+Needs hypothesis (`pip install 'graphsr[test]'`); without it the import raises `MissingExtraError`.
+`python -m graphsr.testing BACKEND` runs the suite.
 """
+
+from graphsr.errors import MissingExtraError
+
+try:
+    import hypothesis as _hypothesis  # noqa: F401  # what all of this rests on
+except ModuleNotFoundError as _error:
+    if _error.name != "hypothesis":
+        raise
+    raise MissingExtraError("graphsr.testing needs hypothesis: pip install 'graphsr[test]'") from None
 
 from graphsr.testing import (  # each enters its strategies in LAYERS
     activation,

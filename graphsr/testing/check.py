@@ -15,10 +15,9 @@ the lengths of the sums and how errors pass through the graph (`error_bounds`); 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,13 +25,15 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from graphsr.backend import Backend, Executable, get_backend
-from graphsr.errors import BackendError, ShapeError
+from graphsr.errors import ShapeError
 from graphsr.ir import Const, Graph, Input, Node
 from graphsr.op import Array
 from graphsr.ops import Conv2d
 from graphsr.passes.linear import affine_of
-from graphsr.testing.bounds import error_bounds, evaluate
-from graphsr.testing.cases import LAYERS, Case, growth
+from graphsr.testing.agreement import assert_agrees as assert_agrees
+from graphsr.testing.agreement import assert_same_bits, evaluated
+from graphsr.testing.cases import LAYERS, Case
+from graphsr.testing.choice import chosen_checks, chosen_layers, expect_integer
 from graphsr.testing.graphs import GraphCase, graphs
 from graphsr.testing.networks import networks
 from graphsr.testing.wide import repeated, wide_layers
@@ -55,6 +56,8 @@ class Suite:
             max_examples=self.examples,
             deadline=None,
             database=None,
+            report_multiple_bugs=False,
+            print_blob=False,
             phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
         )
@@ -63,6 +66,20 @@ class Suite:
             body(case)
 
         run()
+
+    def for_all_layers(self, body: Callable[[GraphCase], None]) -> None:
+        """Run `body` on each op alone, as far as the backend supports it, in float32 and float64."""
+        supported = 0
+
+        def if_supported(case: GraphCase) -> None:
+            nonlocal supported
+            if _all_supported(self.backend, case.graph):
+                supported += 1
+                body(case)
+
+        for name in self.layers:
+            self.for_all(_layer_graphs(name), if_supported)
+        assert supported, f"backend {self.backend.name!r} supports none of the ops {', '.join(self.layers)}"
 
     def graphs(self) -> st.SearchStrategy[GraphCase]:
         return graphs(supports=self.backend.supports)
@@ -79,56 +96,49 @@ def check_backend(
     *,
     examples: int = 25,
     seed: int = 0,
-    checks: Sequence[Check | str] | str | None = None,
+    checks: Sequence[Check | str] | Check | str | None = None,
     layers: Sequence[str] | str | None = None,
 ) -> None:
     """Hold a backend, or the one of this name, to the reference.
 
-    Raises `AssertionError` that shows the smallest failing graph.
+    Raises `AssertionError` that shows the smallest failing graph, or what the backend itself raised for it.
     `examples` graphs are drawn for each check, from `seed`. Nodes that the backend does not support are left out.
     `checks` are some of `CHECKS`, by name or not, or functions of your own that take a `Suite`. `layers` are names of
-    ops: these are checked alone, and nothing else unless `checks` asks for it. One name stands for a list of it.
+    ops: these are checked alone (`CHECKS_OF_LAYERS`), and nothing else unless `checks` asks for it. One name or
+    function stands for a list of it.
     Raises `BackendError` for an unknown backend or check, for ops that have no strategy in `LAYERS`, for empty lists,
-    and for less than one example.
+    for what is neither a name nor, among checks, a function, and for less than one example.
     """
-    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-        raise BackendError(f"examples must be a whole number of at least 1, got {examples!r}")
-    by_name = {check.__name__: check for check in CHECKS}
-    usual = CHECKS if layers is None else (layers_agree,)
-    chosen = _chosen("checks", checks, usual, by_name)
-    suite = Suite(get_backend(backend), examples, seed, tuple(sorted(_chosen("layers", layers, LAYERS, LAYERS))))
+    suite, chosen = prepare(backend, examples=examples, seed=seed, checks=checks, layers=layers)
     for check in chosen:
-        (by_name[check] if isinstance(check, str) else check)(suite)
+        check(suite)
 
 
-def _chosen(what: str, asked: Iterable[Any] | None, usual: Iterable[Any], known: Collection[str]) -> list[Any]:
-    """What is asked for, or the usual. Raises `BackendError` where that is nothing, or has a name that is not known."""
-    chosen = list(usual if asked is None else [asked] if isinstance(asked, str) else asked)
-    if not chosen:
-        raise BackendError(f"{what} are none: leave them out for the usual ones, or name some")
-    for name in chosen:
-        if name not in known and not callable(name):
-            near = get_close_matches(str(name), known, 1)
-            hint = f", did you mean {near[0]}?" if near else ":"
-            raise BackendError(f"{name!r} is none of the {what}{hint} There are {', '.join(sorted(known))}")
-    return chosen
+def prepare(
+    backend: Backend | str,
+    *,
+    examples: int,
+    seed: int,
+    checks: Sequence[Check | str] | Check | str | None,
+    layers: Sequence[str] | str | None,
+) -> tuple[Suite, list[Check]]:
+    """What `check_backend` runs: each check is called with the suite."""
+    usual = CHECKS if layers is None else CHECKS_OF_LAYERS
+    chosen = list(usual) if checks is None else chosen_checks(checks, {check.__name__: check for check in CHECKS})
+    named = LAYERS if layers is None else chosen_layers(layers, LAYERS)
+    expect_integer("examples", examples, least=1)
+    expect_integer("seed", seed)
+    return Suite(get_backend(backend), examples, seed, tuple(sorted(named))), chosen
 
 
 def layers_agree(suite: Suite) -> None:
     """Every op of the table that the backend supports, alone, in each dtype it supports; weights constant or given."""
-    supported = 0
+    suite.for_all_layers(lambda case: assert_agrees(suite.compile(case.graph), case))
 
-    def body(drawn: tuple[Case, str, bool]) -> None:
-        nonlocal supported
-        case, dtype, constant = drawn
-        graph_case = layer_graph(case.astype(dtype), constant)
-        if _all_supported(suite.backend, graph_case.graph):
-            supported += 1
-            assert_agrees(suite.compile(graph_case.graph), graph_case)
 
-    for name in suite.layers:
-        suite.for_all(st.tuples(LAYERS[name](), st.sampled_from(["float32", "float64"]), st.booleans()), body)
-    assert supported, f"backend {suite.backend.name!r} supports none of the ops {', '.join(suite.layers)}"
+def layers_give_the_same_bits(suite: Suite) -> None:
+    """Every op alone on one thread, two or three: every bit of its output is the same."""
+    suite.for_all_layers(lambda case: _assert_same_bits_on_threads(suite, case))
 
 
 def graphs_agree(suite: Suite) -> None:
@@ -157,14 +167,8 @@ def networks_agree(suite: Suite) -> None:
 
 
 def threads_give_the_same_bits(suite: Suite) -> None:
-    """One thread, two or three: every bit of every output is the same."""
-
-    def body(case: GraphCase) -> None:
-        one, *others = (suite.compile(case.graph, threads)(case.inputs) for threads in (1, 2, 3))
-        for threads, outputs in enumerate(others, 2):
-            _assert_same_bits(case, one, outputs, f"{threads} threads differ from one")
-
-    suite.for_all(suite.graphs(), body)
+    """Random graphs on one thread, two or three: every bit of every output is the same."""
+    suite.for_all(suite.graphs(), lambda case: _assert_same_bits_on_threads(suite, case))
 
 
 def runs_are_independent(suite: Suite) -> None:
@@ -174,7 +178,7 @@ def runs_are_independent(suite: Suite) -> None:
         run = suite.compile(case.graph, threads=2)
         given_ = {name: x.copy() for name, x in case.inputs.items()}
         first = run(given_)
-        _assert_same_bits(case, case.inputs, given_, "an input was written to")
+        assert_same_bits(case, case.inputs, given_, "an input was written to")
         constants = [node.value for node in (*case.graph.nodes(), *run.graph.nodes()) if node.is_const]
         for name, y in first.items():
             others = [*given_.values(), *constants, *(z for other, z in first.items() if other != name)]
@@ -184,17 +188,17 @@ def runs_are_independent(suite: Suite) -> None:
         want = {name: y.copy() for name, y in first.items()}
         other_case = GraphCase(case.graph, {name: -x for name, x in case.inputs.items()})
         assert_agrees(run, other_case)
-        _assert_same_bits(case, want, first, "a later run changed the outputs of an earlier one")
+        assert_same_bits(case, want, first, "a later run changed the outputs of an earlier one")
         for y in first.values():
             y.fill(7)
         for x in given_.values():
             x.setflags(write=False)
-        _assert_same_bits(case, want, run(given_), "writing to outputs changed a later run")
+        assert_same_bits(case, want, run(given_), "writing to outputs changed a later run")
         other = run(other_case.inputs)
         with ThreadPoolExecutor(4) as pool:
             results = list(pool.map(run, [given_, other_case.inputs] * 3))
         for i, outputs in enumerate(results):
-            _assert_same_bits(case, (want, other)[i % 2], outputs, "runs at the same time disturb each other")
+            assert_same_bits(case, (want, other)[i % 2], outputs, "runs at the same time disturb each other")
 
     suite.for_all(suite.graphs(), body)
 
@@ -231,7 +235,7 @@ def new_sizes_need_no_recompiling(suite: Suite) -> None:
             other = GraphCase(case.graph, inputs)
             if _fits(other):
                 assert_agrees(run, other)
-        _assert_same_bits(case, first, run(case.inputs), "after other sizes the first gives another result")
+        assert_same_bits(case, first, run(case.inputs), "after other sizes the first gives another result")
 
     suite.for_all(st.tuples(suite.graphs(), st.data()), body)
 
@@ -250,7 +254,7 @@ def nan_is_never_lost(suite: Suite) -> None:
             pixels[..., position % pixels.shape[2]] = np.nan
         case = GraphCase(case.graph, inputs)
         got = suite.compile(case.graph)(inputs)
-        for name, y in _reference(case).outputs.items():
+        for name, y in evaluated(case).outputs.items():
             lost = np.isnan(y) & ~np.isnan(got[name])
             assert not lost.any(), f"output {name!r}: {lost.sum()} elements should be NaN, and are not\n{case}"
 
@@ -300,6 +304,7 @@ CHECKS: tuple[Check, ...] = (
     graphs_agree,
     networks_agree,
     threads_give_the_same_bits,
+    layers_give_the_same_bits,
     runs_are_independent,
     layout_of_inputs_is_free,
     new_sizes_need_no_recompiling,
@@ -308,6 +313,15 @@ CHECKS: tuple[Check, ...] = (
     programs_explain_themselves,
 )
 """All checks, in the order in which they run."""
+CHECKS_OF_LAYERS: tuple[Check, ...] = (layers_agree, layers_give_the_same_bits)
+"""Those that `layers` are held to where nothing else is asked for."""
+
+
+@st.composite
+def _layer_graphs(draw: st.DrawFn, name: str) -> GraphCase:
+    """An op alone, in either dtype, with weights that are constant or given."""
+    case = draw(LAYERS[name]()).astype(draw(st.sampled_from(["float32", "float64"])))
+    return layer_graph(case, constant=draw(st.booleans()))
 
 
 def layer_graph(case: Case, constant: bool) -> GraphCase:
@@ -318,58 +332,6 @@ def layer_graph(case: Case, constant: bool) -> GraphCase:
     ]
     graph = Graph(tuple(node for node in nodes if not node.is_const), {"y": Node(case.op, tuple(nodes), "layer")})
     return GraphCase(graph, {node.name: x for node, x in zip(nodes, case.inputs, strict=True) if not node.is_const})
-
-
-def assert_agrees(run: Executable, case: GraphCase) -> None:
-    """The outputs of a compiled graph have the right types and are within the error bounds of the reference."""
-    truth = _reference(case)
-    worst = max(growth(node.op) for node in (*case.graph.nodes(), *run.graph.nodes()))
-    dtype = "float64" if any(x.dtype == np.float64 for x in case.inputs.values()) else "float32"
-    bounds = error_bounds(truth.values, dtype, worst)
-    got = run(case.inputs)
-    assert list(got) == list(truth.outputs), f"outputs are named {list(got)}, not {list(truth.outputs)}\n{case}"
-    types = case.graph.bind(case.shapes).output_types()
-    for name, want in truth.outputs.items():
-        type_ = f"{got[name].dtype.name}{list(got[name].shape)}"
-        assert type_ == str(types[name]), f"output {name!r} is {type_}, not {types[name]}\n{case}"
-        allowed = bounds[truth.graph.outputs[name]]
-        report = _difference(got[name], want, allowed)
-        assert not report, (
-            f"backend {run.backend.name!r}, output {name!r}: {report}\n{case}\n--- compiled as\n{run.graph}"
-        )
-
-
-def _difference(got: Array, want: Array, allowed: float) -> str:
-    """What is wrong where `got` is farther from `want` than allowed; "" if nothing is."""
-    same = (got == want) | (np.isnan(got) & np.isnan(want)) if want.dtype.kind == "f" else got == want
-    with np.errstate(invalid="ignore"):
-        error = np.where(same, 0, np.abs(got.astype(np.float64) - want.astype(np.float64)))
-    wrong = ~(error <= allowed)
-    if not wrong.any():
-        return ""
-    at = tuple(int(i) for i in np.argwhere(wrong)[0])
-    return (
-        f"{wrong.sum()} of {wrong.size} elements are wrong, the first at {at}: "
-        f"expected {want[at]!r}, got {got[at]!r}, allowed difference {allowed:.3g}"
-    )
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A case evaluated in float64 (integers in their own dtype)."""
-
-    graph: Graph
-    values: dict[Node, Array]
-
-    @property
-    def outputs(self) -> dict[str, Array]:
-        return {name: self.values[node] for name, node in self.graph.outputs.items()}
-
-
-def _reference(case: GraphCase) -> Reference:
-    case = case.astype("float64")
-    graph = case.graph.bind(case.shapes)
-    return Reference(graph, evaluate(graph, case.inputs))
 
 
 def _all_supported(backend: Backend, graph: Graph) -> bool:
@@ -384,9 +346,7 @@ def _fits(case: GraphCase) -> bool:
     return True
 
 
-def _assert_same_bits(case: GraphCase, want: Mapping[str, Array], got: Mapping[str, Array], message: str) -> None:
-    for name, array in want.items():
-        other = got[name]
-        assert (array.dtype, array.shape) == (other.dtype, other.shape), f"{message}: type of {name!r}\n{case}"
-        same = array.tobytes() == other.tobytes()
-        assert same, f"{message}: {name!r} by up to {np.nanmax(np.abs(array - other))}\n{case}"
+def _assert_same_bits_on_threads(suite: Suite, case: GraphCase) -> None:
+    one, *others = (suite.compile(case.graph, threads)(case.inputs) for threads in (1, 2, 3))
+    for threads, outputs in enumerate(others, 2):
+        assert_same_bits(case, one, outputs, f"{threads} threads differ from one")
