@@ -33,6 +33,11 @@ class WeightCache:
         """The same numbers in another shape or order: weights again, of which there are forms in turn."""
         return WeightCache.get(self, weight, form, make)
 
+    def knows(self, weight: Array) -> bool:
+        """Whether a form of it was made."""
+        with self._lock():
+            return any(at == id(weight) and known() is weight for (at, _), (known, _) in self._made.items())
+
     @property
     def nbytes(self) -> int:
         return sum(made.nbytes for _, made in list(self._made.values()))

@@ -67,6 +67,14 @@ class Profiled(Protocol):
         """Run it this often, on arrays as `Program.run` takes them."""
 
 
+@runtime_checkable
+class WithChoices(Protocol):
+    """A program of a backend with options that can say what they cost."""
+
+    def choices(self) -> str:
+        """Lines that say what each option would take for the same sizes."""
+
+
 class Backend(ABC):
     """Base of all backends."""
 
@@ -217,6 +225,7 @@ class Executable:
             f"{sum(step.macs for step in steps) / 1e9:.3f} GMAC, "
             f"planned memory {program.planned_bytes / 1e6:.1f} MB"
             + (f", weights as the kernels read them {weights / 1e6:.1f} MB" if weights else "")
+            + (f"\n{program.choices()}" if isinstance(program, WithChoices) else "")
         )
 
     def profile(self, inputs: Mapping[str, Array], repeats: int = 5) -> Profile:

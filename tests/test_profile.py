@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
 
 import graphsr
 from graphsr.backend import get_backend
+from graphsr.backends.llvm.backend import LlvmBackend
 from graphsr.backends.llvm.kernels.peak import measure
 from graphsr.backends.llvm.library import library
 from graphsr.backends.llvm.target import host
 from graphsr.cli import main
-from graphsr.errors import BackendError
+from graphsr.errors import BackendError, ShapeError
 from graphsr.explain import Step, repeated_as_one, steps_table
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.models import edsr
@@ -106,6 +108,43 @@ def test_explain_shows_what_the_choices_cost() -> None:
     assert "weights of F(6,3)" in kernels["low"]
     assert "weights of" not in kernels["high"]
     assert weights["low"] < weights["default"] < weights["high"]
+
+
+def test_explain_tells_the_memory_of_all_choices() -> None:
+    """Whatever is chosen, and as it turns out where it is: planning for the others packs nothing."""
+    model = edsr(scale=2, blocks=2, features=32)
+    shapes = {"input": (1, 3, 40, 40)}
+    lines = {}
+    for choice in ("low", "default", "high"):
+        backend = LlvmBackend(memory=choice)
+        run = model.compile(backend, threads=1)
+        program = run.bind(shapes)
+        packed = backend.weights.nbytes
+        *_, summary, low, default, high = run.explain(shapes).splitlines()
+        assert backend.weights.nbytes == packed
+        lines[choice] = (low, default, high)
+        told = dict(zip(("low", "default", "high"), lines[choice], strict=True))[choice]
+        planned, weights = map(float, re.findall(r"([\d.]+) MB", told)[:2])
+        assert planned == pytest.approx(program.planned_bytes / 1e6, abs=0.051)
+        assert weights == pytest.approx(sum(step.weight_bytes for step in program.steps()) / 1e6, rel=0.2)
+        assert f"planned memory {planned} MB" in summary
+    assert "made in every run" in low
+    assert "made in every run" not in high
+    assert len(set(lines.values())) == 1, "what a choice takes does not depend on the one that was made"
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = edsr(scale=2, blocks=2, features=256)
+    backend = LlvmBackend(memory="high")
+    run = model.compile(backend, threads=1)
+    (weight,) = (node.value for node in run.graph.nodes() if node.is_const and node.type.shape == (1024, 256, 3, 3))
+    with monkeypatch.context() as limited:
+        limited.setattr("graphsr.memory.available_memory", lambda: 80_000_000)
+        with pytest.raises(ShapeError, match=r"weights .* needs 0.2 GB, 0.1 GB are free; use memory='low'"):
+            run.bind({"input": (1, 3, 24, 24)})
+        assert not backend.weights.knows(weight)
+    run.bind({"input": (1, 3, 24, 24)})
+    assert backend.weights.knows(weight)
 
 
 def test_options_that_do_not_exist_are_refused_with_those_that_do() -> None:

@@ -1,22 +1,27 @@
-"""Which kernels a network will need at sizes that have not come yet: so that a new size compiles nothing.
+"""Plans that are never run: weights stay as they are, nothing is packed or compiled.
 
-Kernels do not depend on sizes, but which ones are chosen may: an axis of one element is merged with its neighbour, two
-convolutions are computed as one in a large image. So the network is planned for a few sizes that differ in such ways;
-weights stay as they are meanwhile, since nothing is run.
+For the kernels that a network will need at sizes that have not come yet, so that a new size compiles nothing. Kernels
+do not depend on sizes, but which ones are chosen may: an axis of one element is merged with its neighbour, two
+convolutions are computed as one in a large image. So the network is planned for a few sizes that differ in such ways.
+
+For the memory that other choices would take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from graphsr.dim import symbols_of
 from graphsr.errors import ShapeError
-from graphsr.ir import Graph
+from graphsr.ir import Graph, Node
 from graphsr.op import Array
 
 from ..weights import WeightCache
 from .kernel import Call, Kernel
-from .plan import Planner
+from .kernels.conv_winograd import ConvWinograd
+from .kernels.winograd_weights import choose_kept
+from .plan import Plan, Planner
 from .target import Target
 
 SIZES = ((1, 1, 1), (2, 1, 1), (1, 16, 16), (2, 16, 16), (1, 128, 128))
@@ -32,7 +37,7 @@ def kernels_of_all_sizes(graph: Graph, target: Target, threads: int, keep: float
             bound = graph.bind(shapes)
         except ShapeError:  # the network does not take this size
             continue
-        plan = Planner(bound, target, threads, _AsTheyAre(), _run_nothing, keep).plan()
+        plan = _unrun(bound, target, threads, keep)
         found.update(work.step.kernel for work in plan.works if isinstance(work.step, Call))
     every: set[Kernel] = set()
     for kernel in found:
@@ -51,6 +56,43 @@ def _probes(graph: Graph) -> Iterator[dict[str, tuple[int, ...]]]:
     for n, h, w in SIZES if names else ():
         sizes = {name: n if name in first else w if name in last else h for name in names}
         yield {name: t.substitute(sizes).dims for name, t in types.items()}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes that a bound network takes."""
+
+    planned: int
+    """In a run."""
+    kept: int
+    """Of the weights as the kernels read them, between runs."""
+    made: int
+    """Of the weights that every run makes."""
+
+    def __str__(self) -> str:
+        made = f", {self.made / 1e6:.1f} MB of weights made in every run" if self.made else ""
+        return f"{self.planned / 1e6:.1f} MB planned, {self.kept / 1e6:.1f} MB of weights kept{made}"
+
+
+def cost_of(graph: Graph, target: Target, threads: int, keep: float) -> Cost:
+    """What a bound graph takes where so much of its weights is kept."""
+    plan = _unrun(graph, target, threads, keep)
+    made = 0
+    for work in plan.works:
+        if work.prepared:
+            made += work.prepared.nbytes
+        elif isinstance(work.step, Call) and isinstance(work.step.kernel, ConvWinograd):
+            made += work.step.kernel.unkept_bytes
+    return Cost(plan.planned_bytes, sum(bytes_of_weights(graph, keep).values()), made)
+
+
+def bytes_of_weights(graph: Graph, keep: float) -> dict[Node, int]:
+    """The constants of a bound graph, and about how many bytes each takes in the form that kernels read."""
+    return {node: node.type.nbytes for node in graph.nodes() if node.is_const} | choose_kept(graph, keep)
+
+
+def _unrun(graph: Graph, target: Target, threads: int, keep: float) -> Plan:
+    return Planner(graph, target, threads, _AsTheyAre(), _run_nothing, keep).plan()
 
 
 class _AsTheyAre(WeightCache):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from graphsr.backend import Backend
+from graphsr.backend import MUCH, Backend
 from graphsr.errors import BackendError, ShapeError
 from graphsr.ir import Graph
 from graphsr.memory import shortage
@@ -17,7 +17,7 @@ from graphsr.textform import print_graph
 from graphsr.threads import processors
 
 from ..weights import WeightCache
-from .anticipate import kernels_of_all_sizes
+from .anticipate import bytes_of_weights, cost_of, kernels_of_all_sizes
 from .balance import useful_threads
 from .kernel import Call
 from .library import library
@@ -98,6 +98,7 @@ class LlvmBackend(Backend):
     def _program(self, graph: Graph, threads: int, choose: Callable[[Plan, int], int]) -> LlvmProgram:
         kernels = library(self.target)
         threads = min(threads, processors())  # more could only wait for each other, and the bits are the same
+        self._check_weights(graph)
 
         def execute(call: Call) -> None:
             run_once(call, kernels, threads)
@@ -109,4 +110,18 @@ class LlvmBackend(Backend):
             return program
 
         plan = Planner(graph, self.target, threads, self.weights, execute, self.keep).plan()
-        return LlvmProgram(plan, kernels, self.memory, choose(plan, threads), without_winograd)
+        choices = partial(self._choices, graph, threads)
+        return LlvmProgram(plan, kernels, self.memory, choose(plan, threads), without_winograd, choices)
+
+    def _check_weights(self, graph: Graph) -> None:
+        """Raise `ShapeError` where the weights in the forms that kernels read take more memory than there is."""
+        weights = bytes_of_weights(graph, self.keep)
+        new = sum(nbytes for node, nbytes in weights.items() if not self.weights.knows(node.value))
+        if new >= MUCH and (lack := shortage(new)):
+            advice = "use a smaller network" if self.keep == 0 else "use memory='low', which keeps the fewest bytes"
+            raise ShapeError(f"the network is too large: keeping its weights as the kernels read them {lack}; {advice}")
+
+    def _choices(self, graph: Graph, threads: int) -> str:
+        """What each choice of `memory` takes for a bound graph."""
+        costs = (f"memory={name!r}: {cost_of(graph, self.target, threads, keep)}" for name, keep in MEMORY.items())
+        return "\n".join(costs)

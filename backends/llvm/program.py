@@ -40,9 +40,11 @@ class LlvmProgram:
         memory: Memory,
         threads: int,
         without_winograd: Callable[[], LlvmProgram],
+        choices: Callable[[], str],
     ) -> None:
         self.plan = plan
         self.threads = threads
+        self.choices = choices
         self._without_winograd = without_winograd
         self._memory = memory
         self._library = library

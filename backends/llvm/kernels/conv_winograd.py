@@ -107,6 +107,11 @@ class ConvWinograd(Kernel):
         return self.chunk * self.u_panel + self.made * self.vectors * VECTOR_BYTES
 
     @property
+    def unkept_bytes(self) -> int:
+        """Of the whole U, where it is made here."""
+        return self.made * self.alpha**2 * self.panels * self.u_panel
+
+    @property
     def blocking(self) -> str:
         return f"{in_registers(self.rows, self.vectors)}, {self.tiles} tiles in cache"
 
@@ -330,8 +335,7 @@ def lower_winograd(plan: Planner, conv: Convolution, m: int) -> None:
         "top": top,
         "pad_left": left,
     }
-    unkept = kernel.alpha**2 * kernel.panels * kernel.u_panel / 1e6
-    note = f"makes {unkept:.1f} MB of weights that memory='high' keeps" if kernel.made else ""
+    note = f"makes {kernel.unkept_bytes / 1e6:.1f} MB of weights that memory='high' keeps" if kernel.made else ""
     covers = (conv.shuffled,) if conv.shuffled else ()
     plan.call(conv.node, kernel, arguments, len(units), label=f"winograd F({m},3)", note=note, covers=covers)
 

@@ -118,7 +118,7 @@ def prepare(
         return made
 
     def make(_: Array) -> Array:
-        kept = memory(nbytes)
+        kept = memory(nbytes)[:nbytes]
         plan.run_now(kernel, {**arguments, slot: kept}, places.size)
         return kept
 

@@ -124,28 +124,28 @@ def transform_weights(
     return prepare(plan, conv, kernel, "u", places, nbytes, form, memory, label=label, note=note, point=point)
 
 
-def choose_kept(graph: Graph, keep: float) -> frozenset[Node]:
-    """The weights whose transform is kept between runs: `keep` times the bytes of all that have one.
+def choose_kept(graph: Graph, keep: float) -> dict[Node, int]:
+    """The weights whose transform is kept between runs, and its bytes: `keep` times the bytes of all that have one.
 
     First those of the convolutions with the fewest tiles, since their products are the least work beside the transform;
     among equals the largest, since the memory for what is made in the run is that of the largest. None that is large,
     unless all are kept.
     """
-    sizes: dict[Node, tuple[int, float]] = {}
+    sizes: dict[Node, tuple[int, int]] = {}
     budget = 0.0
-    kept = set()
+    kept = {}
     for node in graph.nodes():
         m = winograd_tile(node)
         if m and node.inputs[1].is_const and node.inputs[1] not in sizes:
             weight = node.inputs[1]
             budget += keep * weight.type.nbytes
             if keep == math.inf or not is_large(weight.type.dims, m):
-                sizes[weight] = tiles_of(node, m), (m + 2) ** 2 / TAPS * weight.type.nbytes
+                sizes[weight] = tiles_of(node, m), (m + 2) ** 2 * weight.type.nbytes // TAPS
     for weight, (_, nbytes) in sorted(sizes.items(), key=lambda item: (item[1][0], -item[1][1])):
         if nbytes <= budget:
             budget -= nbytes
-            kept.add(weight)
-    return frozenset(kept)
+            kept[weight] = nbytes
+    return kept
 
 
 def is_large(shape: tuple[int, ...], m: int) -> bool:
