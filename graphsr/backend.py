@@ -8,6 +8,7 @@ recent sizes. Backends are found through the entry-point group `graphsr.backends
 from __future__ import annotations
 
 import inspect
+import secrets
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -138,10 +139,13 @@ class Executable:
         self._programs: OrderedDict[tuple[tuple[int, ...], ...], Program] = OrderedDict()
         self._is_prepared = False
         self._lock = ForkSafeLock()
+        self._identity = secrets.token_hex(16)
+        """The same of all copies, whatever process they are in."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what it is made from; another process compiles, or reloads what was compiled before."""
-        return Executable, (self.backend, self.graph, self.threads, self._is_exact)
+        """Pickled as what it is made from. Another process compiles, or reloads what was compiled before, and packs the
+        weights, and does so once however often it unpickles the same executable: pools pickle it for every task."""
+        return _unpickled, (self._identity, self.backend, self.graph, self.threads, self._is_exact)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -262,6 +266,25 @@ class Executable:
     def _check_names(self, given: Mapping[str, object]) -> None:
         if set(given) != set(self.inputs):
             raise ShapeError(f"inputs are named {list(self.inputs)}, got {list(given)}")
+
+
+_recent: OrderedDict[str, Executable] = OrderedDict()
+"""The executables that were unpickled last, kept for the next task of a pool."""
+_recent_lock = ForkSafeLock()
+KEPT = 2
+
+
+def _unpickled(identity: str, backend: Backend, graph: Graph, threads: int, is_exact: bool) -> Executable:
+    """The executable that was pickled: the one of this process, if it was among the last `KEPT` to be unpickled."""
+    with _recent_lock():
+        known = _recent.get(identity)
+        if known is None:
+            known = _recent[identity] = Executable(backend, graph, threads, is_exact)
+            known._identity = identity
+            if len(_recent) > KEPT:
+                _recent.popitem(last=False)
+        _recent.move_to_end(identity)
+        return known
 
 
 def _is_size(value: object) -> bool:

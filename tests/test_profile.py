@@ -164,6 +164,18 @@ def test_an_executable_can_be_pickled(backend: str) -> None:
     x = {"input": np.linspace(0, 255, 3 * 9 * 7, dtype=np.float32).reshape(1, 3, 9, 7)}
     again = pickle.loads(pickle.dumps(run))
     np.testing.assert_array_equal(again(x)["output"], run(x)["output"])
+    assert again is not run
+
+
+def test_an_executable_that_is_unpickled_often_is_one_executable() -> None:
+    """As in the tasks of a pool: its kernels are compiled and its weights are packed once. The last two are kept."""
+    pickled = [pickle.dumps(edsr(scale=2, blocks=1, features=8).compile("llvm", threads=1)) for _ in range(3)]
+    first, again, other = (pickle.loads(pickled[i]) for i in (0, 0, 1))
+    assert first is again is not other
+    assert pickle.loads(pickle.dumps(again)) is first, "pickled on the way"
+    pickle.loads(pickled[2])
+    assert pickle.loads(pickled[0]) is first
+    assert pickle.loads(pickled[1]) is not other
 
 
 def test_options_survive_pickling() -> None:
