@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
+from typing import Any
 
+from graphsr.errors import GraphsrError
 from graphsr.importers import darknet_import, onnx_import  # noqa: F401  # they fill the tables of words and operators
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_network import SECTIONS, Settings, measure, words
@@ -118,13 +120,18 @@ WHOLE = {"RNN": "simple_rnn", "GRU": "gru", "LSTM": "lstm"}
 """Operators that are read as one op where it can say all that they do, and else written out in many."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--write", action="store_true", help="write docs/layers.md")
     how.add_argument("--check", action="store_true", help="compare docs/layers.md")
-    text = page()
-    if parser.parse_args().write:
+    options = parser.parse_args(arguments)
+    try:
+        text = page()
+    except TableError as error:
+        print(f"layer_table: {error}", file=sys.stderr)
+        return 1
+    if options.write:
         PAGE.write_text(text, encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != text:
         print(f"{PAGE} is not current: python bench/layer_table.py --write", file=sys.stderr)
@@ -132,10 +139,15 @@ def main() -> int:
     return 0
 
 
+class TableError(GraphsrError):
+    """The rows of `LAYERS` do not fit the tables of the program."""
+
+
 def page() -> str:
-    """The text of docs/layers.md. Raises `ValueError` where a section or op stands in no row."""
+    """The text of docs/layers.md. Raises `TableError` where rows do not fit the sections and ops that there are."""
     onnx, sections = operators_by_op(), ops_by_section()
-    _complete(set(sections))
+    if wrong := list(_what_does_not_fit(LAYERS, set(sections))):
+        raise TableError("; ".join(wrong))
     lines = [INTRODUCTION, "| layer | darknet | NumPyNet | Byron | ONNX | graphsr |", "|---|---|---|---|---|---|"]
     for layer in LAYERS:
         operators = sorted({name for op in layer.ops.split() for name in onnx.get(op, ())})
@@ -149,15 +161,31 @@ def page() -> str:
     return "\n".join([*lines, AFTER_LAYERS, OTHERS.rstrip("\n"), *rest, ""])
 
 
-def _complete(sections: set[str]) -> None:
-    ops, listed = (
-        {op for layer in LAYERS for op in layer.ops.split()},
-        {layer.section for layer in LAYERS} - {"", "net"},
-    )
-    if sections != listed or not ops <= OPS.keys():
-        raise ValueError(f"LAYERS lacks or invents {sorted(sections ^ listed) + sorted(ops - OPS.keys())}")
-    if empty := [layer.name for layer in LAYERS if not layer.ops and not layer.section]:
-        raise ValueError(f"graphsr has nothing for {', '.join(empty)}")
+def _what_does_not_fit(layers: Sequence[Layer], sections: set[str]) -> Iterator[str]:
+    """Sections and ops without a row, rows without either, and what is to be done in this file or in the cfg."""
+    listed = {layer.section for layer in layers} - {"", "net"}
+    for section in sorted(sections - listed):
+        yield f"no row has darknet's [{section}]: add Layer(what it is, {section!r}, ops=its ops) to LAYERS in bench/layer_table.py"
+    for section in sorted(listed - sections):
+        yield f"darknet has no section [{section}]: remove it from LAYERS in bench/layer_table.py"
+    for section in sorted(sections - _sections_of_the_zoo()):
+        yield f"ZOO has no [{section}], so it is not known what it is loaded as: add one to tests/darknet_mutants.py"
+    for layer in layers:
+        for op in sorted(set(layer.ops.split()) - OPS.keys()):
+            yield f"graphsr has no op {op!r}: remove it from the row {layer.name!r} of LAYERS in bench/layer_table.py, or correct it"
+        if not layer.ops and not layer.section:
+            yield f"the row {layer.name!r} of LAYERS has neither section nor ops: name what graphsr has for it"
+
+
+def _sections_of_the_zoo() -> set[str]:
+    """By the first of their names."""
+    kinds = {SECTIONS[section.name].build for section in parse_cfg(ZOO.encode()) if section.name in SECTIONS}
+    return {name for kind, name in _first_names().items() if kind in kinds}
+
+
+def _first_names() -> dict[Callable[..., Any], str]:
+    """Each kind of section under the first of its names."""
+    return {kind.build: name for name, kind in reversed(SECTIONS.items())}
 
 
 def _section(word: str) -> str:
@@ -189,7 +217,7 @@ def ops_by_section() -> dict[str, list[str]]:
     """What each section of a network that has them all is loaded as, by its first name."""
     network, _ = measure(parse_cfg(ZOO.encode()), Settings("alexeyab"))
     graph = Graph((network.input,), {str(i): node for i, node in enumerate(network.layers)})
-    first = {kind.build: name for name, kind in reversed(SECTIONS.items())}
+    first = _first_names()
     found: dict[str, list[str]] = {name: [] for name in first.values()}
     for node in graph.nodes():
         word = node.origin.partition("[")[2].partition("]")[0]

@@ -30,7 +30,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     leave = shutil.ignore_patterns("__pycache__")
     for package in (graphsr, graphsr.backends, graphsr.importers):
-        shutil.copytree(package.__path__[0], tree.joinpath(*package.__name__.split(".")), leave, dirs_exist_ok=True)
+        shutil.copytree(
+            package.__path__[0], tree.joinpath(*package.__name__.split(".")), ignore=leave, dirs_exist_ok=True
+        )
     shutil.copytree(ROOT / "tests" / "oracles", tree / "tests" / "oracles", ignore=leave)
     for name in ("conftest.py", "support.py", "onnx_oracle.py", *re.findall(r"tests/(test_\w+\.py)", COMMANDS[1])):
         shutil.copy(ROOT / "tests" / name, tree / "tests")
