@@ -28,6 +28,7 @@ from graphsr.op import OPS, Op
 from graphsr.ops import Activation
 
 ROOT = Path(__file__).resolve().parent.parent
+HERE = "bench/layer_table.py"
 PAGE = ROOT / "docs" / "layers.md"
 sys.path.append(str(ROOT / "tests"))
 
@@ -165,14 +166,14 @@ def _what_does_not_fit(layers: Sequence[Layer], sections: set[str]) -> Iterator[
     """Sections and ops without a row, rows without either, and what is to be done in this file or in the cfg."""
     listed = {layer.section for layer in layers} - {"", "net"}
     for section in sorted(sections - listed):
-        yield f"no row has darknet's [{section}]: add Layer(what it is, {section!r}, ops=its ops) to LAYERS in bench/layer_table.py"
+        yield f"no row has darknet's [{section}]: add Layer(what it is, {section!r}, ops=its ops) to LAYERS in {HERE}"
     for section in sorted(listed - sections):
-        yield f"darknet has no section [{section}]: remove it from LAYERS in bench/layer_table.py"
+        yield f"darknet has no section [{section}]: remove it from LAYERS in {HERE}"
     for section in sorted(sections - _sections_of_the_zoo()):
         yield f"ZOO has no [{section}], so it is not known what it is loaded as: add one to tests/darknet_mutants.py"
     for layer in layers:
         for op in sorted(set(layer.ops.split()) - OPS.keys()):
-            yield f"graphsr has no op {op!r}: remove it from the row {layer.name!r} of LAYERS in bench/layer_table.py, or correct it"
+            yield f"graphsr has no op {op!r}: remove it from the row {layer.name!r} of LAYERS in {HERE}, or correct it"
         if not layer.ops and not layer.section:
             yield f"the row {layer.name!r} of LAYERS has neither section nor ops: name what graphsr has for it"
 
