@@ -138,6 +138,9 @@ def layers() -> Iterator[Case]:
         volume, weight = np.ones((1, channels, 3, 3, 20), np.float32), np.ones((32, channels, 3, 3, 3), np.float32)
         for algorithm in ("direct", "winograd_f4", "winograd_f6"):
             yield Case(ops.ConvNd((1,) * 3, (1,) * 6, (1,) * 3, algorithm=algorithm), (volume, weight))
+    for outputs, stride in ((1, 1), (3, 1), (1, 2)):
+        volume, weight = np.ones((1, 32, 3, 3, 20), np.float32), np.ones((outputs, 32, 3, 3, 3), np.float32)
+        yield Case(ops.ConvNd((stride,) * 3, (1,) * 6, (1,) * 3), (volume, weight))
     for images in (1, 5):
         local = [np.ones(shape, np.float32) for shape in ((images, 35, 3, 3), (2, 2, 64, 35, 2, 2), (64, 2, 2))]
         yield Case(ops.LocalConv2d(), tuple(local))

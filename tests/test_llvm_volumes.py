@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from graphsr.ir import Graph, Node, TensorType
 from graphsr.op import Op
-from graphsr.ops import AvgPoolNd, ConvNd, ConvTransposeNd, Fused, MaxPoolNd, Relu, Shortcut
+from graphsr.ops import (
+    AllFinite,
+    AvgPoolNd,
+    Clip,
+    ConvNd,
+    ConvTransposeNd,
+    Fused,
+    MaxPoolNd,
+    Quantise,
+    Relu,
+    Shortcut,
+)
 from graphsr.ops.conv import ALGORITHMS
 from graphsr.passes import choose_conv_algorithm
 from graphsr.testing.graphs import GraphCase
@@ -20,6 +31,7 @@ pytest.importorskip("llvmlite")
 from llvm_layers import BACKEND, assert_has_kernel, assert_same_nans, layer_case, several, with_nans
 
 from graphsr.backends.llvm.backend import LlvmBackend
+from graphsr.backends.llvm.kernels.volumes_tail import MOST_CHANNELS
 from graphsr.backends.reference import ReferenceBackend
 
 EXTENTS = st.tuples(st.integers(3, 6), st.integers(3, 7), st.sampled_from([3, 7, 16, 19]))
@@ -143,6 +155,63 @@ def test_convolution_of_planes_by_winograd(case: GraphCase) -> None:
     got = BACKEND.compile(case.graph, threads=2)(plain.inputs)["y"]
     want = ReferenceBackend("float64").compile(plain.graph)(plain.inputs)["y"]
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+
+
+@st.composite
+def tails(draw: st.DrawFn) -> GraphCase:
+    """To few channels over three and four axes, with any epilogue."""
+    axes = draw(st.sampled_from([3, 3, 4]))
+    ci, co = draw(st.sampled_from([8, 16, 20, 33])), draw(st.integers(1, MOST_CHANNELS))
+    some = st.tuples(*[st.integers(0, 2)] * axes)
+    kernel, stride, dilation = ([1 + n for n in draw(some)] for _ in range(3))
+    before, behind = draw(some), draw(some)
+    least = [d * (k - 1) + 1 - p - q for k, d, p, q in zip(kernel, dilation, before, behind, strict=True)]
+    *outer, width = (max(1, n) for n in least)
+    size = *(n + draw(st.integers(0, 3)) for n in outer), width + draw(st.sampled_from([0, 1, 14, 16, 33]))
+    op = ConvNd(tuple(stride), (*before, *behind), tuple(dilation))
+    x = Node.input("x", TensorType("float32", (draw(st.integers(1, 2)), ci, *size)))
+    arguments = [x, Node.const(draw(repeated((co, ci, *kernel)))), Node.const(draw(repeated((co,))))]
+    result = op.infer(*(node.type for node in arguments))
+    layer = draw(st.sampled_from([op, Fused(op, Clip(-0.75, 0.5)), Fused(op, Relu(), Shortcut(0.5, 2.0))]))
+    inputs = [x, Node.input("r", result)] if isinstance(layer, Fused) and layer.residual else [x]
+    y = Node(layer, (*arguments, *inputs[1:]), "layer")
+    return GraphCase(Graph(tuple(inputs), {"y": y}), {node.name: draw(repeated(node.type.dims)) for node in inputs})
+
+
+@several
+@given(tails())
+def test_last_layers_of_networks(case: GraphCase) -> None:
+    """Same bits for any number of threads, NaN where the reference has it."""
+    assert_has_kernel(case)
+    assert_same_nans(with_nans(case, every=509))
+    assert "tail" in BACKEND.compile(case.graph).bind(case.shapes).steps()[-1].kernel
+    one, *others = (BACKEND.compile(case.graph, threads=n)(case.inputs)["y"].tobytes() for n in (1, 2, 3))
+    assert others == [one] * 2
+
+
+@pytest.mark.parametrize("finite", [False, True])
+def test_last_layers_that_end_in_pixels(finite: bool) -> None:
+    """The pixels of a volume, side by side, without its numbers."""
+    x = Node.input("x", TensorType("float32", (2, 32, 3, 5, 19)))
+    rng = np.random.default_rng(0)
+    weight = Node.const(rng.standard_normal((3, 32, 3, 3, 3), np.float32))
+    layer = Node(ConvNd((1,) * 3, (1,) * 6, (1,) * 3), (x, weight), "layer")
+    outputs = {"y": Node(Quantise(1.0, channels_last=True), (layer,))}
+    outputs |= {"finite": Node(AllFinite(), (layer,))} if finite else {}
+    run, value = BACKEND.compile(Graph((x,), outputs), threads=2), rng.standard_normal(x.type.dims, np.float32)
+    got, want = run({"x": value}), ReferenceBackend("float32").compile(Graph((x,), outputs))({"x": value})
+    assert any("tail 3x3x3 to pixels" in step.kernel for step in run.bind({"x": x.type.dims}).steps())
+    assert np.abs(got["y"].astype(int) - want["y"]).max() <= 1  # a number between two integers may be rounded otherwise
+    assert not finite or got["finite"] == want["finite"]
+
+
+@pytest.mark.parametrize(("channels", "outputs", "tail"), [(32, 1, True), (8, 6, True), (3, 1, False), (32, 8, False)])
+def test_few_channels_out_of_many_have_a_kernel_of_their_own(channels: int, outputs: int, tail: bool) -> None:
+    x = Node.input("x", TensorType("float32", (1, channels, 4, 12, 12)))
+    weight = Node.const(np.ones((outputs, channels, 3, 3, 3), np.float32))
+    graph = Graph((x,), {"y": Node(ConvNd((1,) * 3, (1,) * 6, (1,) * 3), (x, weight), "layer")})
+    steps = BACKEND.compile(graph).bind({"x": x.type.dims}).steps()
+    assert any("tail" in step.kernel for step in steps) == tail
 
 
 @pytest.mark.parametrize(("accuracy", "kernel"), [("default", "winograd F(6,3) of 3 slices"), ("high", "F(2,3)")])

@@ -6,8 +6,9 @@
       for co: sum up the lanes of 16 accumulators into the lanes of one vector; epilogue, to NumPy's layout
               or, where the network ends in a picture, to pixels as `quantise` has them: the numbers are never written
 
-The lanes are input channels, none is idle: as output channels, 3 of 16 would be used. The sums are short, so what the
-next row reads is prefetched meanwhile.
+The lanes are input channels, none is idle: as output channels, 3 of 16 would be used. The sums are short, so the one
+input row that only the next output row reads is prefetched meanwhile, some of it with every row of the kernel. Where
+registers suffice, kx is the inner loop, and each pixel is loaded once for all taps of a row.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from ..memory import aligned
 from .conv_head import SIZES, Window
 from .epilogue import Epilogue
 from .quantise import Answers, only_asked_of
-from .row import band
 
 if TYPE_CHECKING:
+    from graphsr.ir import Node
+
     from ..plan import Planner
     from ..target import Target
     from .conv import Convolution
@@ -38,6 +40,8 @@ MOST_CHANNELS = 4
 ROWS = 8
 """Most output rows in a unit, one after the other."""
 UNITS_PER_THREAD = 4
+MOST_UNROLLED = 112
+"""Multiply-adds without a loop: among more of them, LLVM moves loads far ahead and spills."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class ConvTail(Kernel):
     co: int
     pixels: int
     """P, a divisor of 16."""
+    slides: bool
+    """Whether registers hold the weights of all taps of a row, so that a pixel is loaded once for all of them."""
     window: Window
     epilogue: Epilogue
     answers: Answers | None = None
@@ -61,12 +67,12 @@ class ConvTail(Kernel):
         return {**blocked_slots("x"), **pointers, **self.epilogue.slots(), **sizes}
 
     @property
-    def _table_rows(self) -> int:
-        """Input rows whose addresses are kept: those under the window, and those that the next row needs besides."""
-        return self.window.size[0] + self.window.stride[0]
+    def _row_table(self) -> int:
+        """Bytes of the addresses of the input rows that an output row reads."""
+        return 8 * self.window.size[0]
 
     def scratch(self, target: Target) -> int:
-        return self._sums + (self.answers.scratch if self.answers else 0) + 8 * self._table_rows
+        return self._sums + (self.answers.scratch if self.answers else 0) + (ROWS + 1) * self._row_table
 
     @property
     def _sums(self) -> int:
@@ -82,16 +88,22 @@ class ConvTail(Kernel):
 
     def _rows(self, k: Function) -> None:
         """The rows of the band."""
-        rows = k.scratch + self._sums + (self.answers.scratch if self.answers else 0)
-        with band(k, k.unit, k["out_height"], k["bands"], k["rows"]) as (n, out_row):
-            with k.loop(self._table_rows) as ky:
-                k.store(self.window.address(k, n, out_row, ky), rows + ky * 8)
-            with k.loop(k["out_width"], step=LANES) as x:
-                with k.loop(LANES, step=self.pixels) as p, k.pieces() as piece:
-                    for i, value in enumerate(self._sum(k, rows, x + p, piece)):
-                        co, pixel = divmod(i, self.pixels)
-                        k.store(value, k.scratch + co * (LANES * VECTOR_BYTES) + (p + pixel) * VECTOR_BYTES + piece)
-                self._write(k, n, out_row, x)
+        table = k.scratch + self._sums + (self.answers.scratch if self.answers else 0)
+        n, first = k.unit // k["bands"], k.unit % k["bands"] * k["rows"]
+        count = k.minimum(k["rows"], k["out_height"] - first)
+        with k.loop(count + 1) as i:
+            self.locate(k, n, first + i, table + i * self._row_table)
+        with k.loop(count) as i, k.loop(k["out_width"], step=LANES) as x:
+            with k.loop(LANES, step=self.pixels) as p, k.pieces() as piece:
+                for j, value in enumerate(self._sum(k, table + i * self._row_table, x + p, piece)):
+                    co, pixel = divmod(j, self.pixels)
+                    k.store(value, k.scratch + co * (LANES * VECTOR_BYTES) + (p + pixel) * VECTOR_BYTES + piece)
+            self._write(k, n, first + i, x)
+
+    def locate(self, k: Function, n: Value, out_row: Value, table: Value) -> None:
+        """Write where the rows lie that an output row of image n reads."""
+        with k.loop(self.window.size[0]) as ky:
+            k.store(self.window.address(k, n, out_row, ky), table + ky * 8)
 
     def _write(self, k: Function, n: Value, out_row: Value, x: Value) -> None:
         """Add up the lanes of 16 pixels, epilogue, and out. A piece is one of the output, of as many pixels."""
@@ -112,39 +124,56 @@ class ConvTail(Kernel):
 
     def _sum(self, k: Function, rows: Value, x: Value, piece: Index) -> list[Value]:
         """[Co · P] accumulators, whose lanes are still to be added up."""
-        (kh, kw), (_, step), (_, spread) = self.window.size, self.window.stride, self.window.dilation
+        (kh, kw), step = self.window.size, self.window.stride[1]
         column = (x * step - self.window.before[1]) * VECTOR_BYTES + piece
-        tap_bytes = self.co * VECTOR_BYTES
+        fetched = -(-self.pixels * step // kh)
+        next_row = k.load(rows + (2 * kh - 1) * 8, PTR) + column
 
         @k.fold(kh, [k.vector(0.0)] * (self.co * self.pixels))
         def total(ky: Value, total: list[Value]) -> Sequence[Value]:
             source = k.load(rows + ky * 8, PTR) + column
-            below = k.load(rows + (ky + self.window.stride[0]) * 8, PTR) + column
+            fetch = next_row + ky * (fetched * VECTOR_BYTES)
 
             @k.fold(self.ci_blocks, total)
             def total_of_row(block: Value, total: list[Value]) -> Sequence[Value]:
-                a = source + block * k["x_block"]
-                b = k["w"] + (ky * self.ci_blocks + block) * (kw * tap_bytes) + piece
-                for p in range(self.pixels):
-                    k.prefetch(below + block * k["x_block"] + p * (step * VECTOR_BYTES))
-
-                @k.fold(kw, total)
-                def total_of_block(kx: Value, total: list[Value]) -> Sequence[Value]:
-                    a_tap, b_tap = a + kx * (spread * VECTOR_BYTES), b + kx * tap_bytes
-                    total = list(total)
-                    weights = [k.load(b_tap + co * VECTOR_BYTES) for co in range(self.co)]
-                    for p in range(self.pixels):
-                        pixel = k.load(a_tap + p * (step * VECTOR_BYTES))
-                        for co, weight in enumerate(weights):
-                            i = co * self.pixels + p
-                            total[i] = k.fma(pixel, weight, total[i])
-                    return total
-
-                return total_of_block
+                for p in range(fetched):
+                    k.prefetch(fetch + block * k["x_block"] + p * VECTOR_BYTES)
+                b = k["w"] + (ky * self.ci_blocks + block) * (kw * self.co * VECTOR_BYTES) + piece
+                return (self._slide if self.slides else self._step)(k, total, source + block * k["x_block"], b)
 
             return total_of_row
 
         return total
+
+    def _slide(self, k: Function, total: list[Value], a: Value, b: Value) -> list[Value]:
+        """The taps of a row and block, each pixel loaded once for all of them."""
+        total, (_, kw) = list(total), self.window.size
+        weights = [k.load(b + i * VECTOR_BYTES) for i in range(kw * self.co)]
+        for x in range(self.pixels + kw - 1):
+            pixel = k.load(a + x * VECTOR_BYTES)
+            for kx in range(kw):
+                if 0 <= x - kx < self.pixels:
+                    for co in range(self.co):
+                        i = co * self.pixels + x - kx
+                        total[i] = k.fma(pixel, weights[kx * self.co + co], total[i])
+        return total
+
+    def _step(self, k: Function, total: list[Value], a: Value, b: Value) -> list[Value]:
+        """The same where registers do not hold the weights of more than a tap."""
+        step, spread = self.window.stride[1] * VECTOR_BYTES, self.window.dilation[1] * VECTOR_BYTES
+
+        @k.fold(self.window.size[1], total)
+        def total_of_taps(kx: Value, total: list[Value]) -> Sequence[Value]:
+            total, a_tap, b_tap = list(total), a + kx * spread, b + kx * (self.co * VECTOR_BYTES)
+            weights = [k.load(b_tap + co * VECTOR_BYTES) for co in range(self.co)]
+            for p in range(self.pixels):
+                pixel = k.load(a_tap + p * step)
+                for co, weight in enumerate(weights):
+                    i = co * self.pixels + p
+                    total[i] = k.fma(pixel, weight, total[i])
+            return total
+
+        return total_of_taps
 
 
 def sum_lanes(k: Function, address: Value, step: int = 1) -> Value:
@@ -162,34 +191,54 @@ def sum_lanes(k: Function, address: Value, step: int = 1) -> Value:
 
 def lower_tail(plan: Planner, conv: Convolution) -> None:
     """Add the call for a convolution with one group and at most `MOST_CHANNELS` output channels."""
-    op = conv.op
+    op, x = conv.op, conv.node.inputs[0]
     assert isinstance(op, Conv2d)
-    x_node = conv.node.inputs[0]
-    _, ci, height, width = x_node.type.dims
-    n, co, out_height, out_width = conv.node.type.dims
     window = Window(conv.weight.shape[2:], op.stride, op.dilation, op.padding[:2])
+    kernel = ConvTail(*tail_of(plan, conv, window), window, replace(conv.epilogue, partial=False))
+    arguments: dict[str, Argument] = {"w": plan.weight(conv.weight, "tail", pack_tail)}
+    call_tail(plan, conv, kernel, x, conv.node.type.dims[2:], arguments, "tail {}x{}".format(*window.size))
+
+
+def tail_of(plan: Planner, conv: Convolution, window: Window) -> tuple[int, int, int, bool]:
+    """(blocks of input channels, output channels, P, whether it slides)."""
+    co, ci = conv.weight.shape[:2]
     free = plan.target.registers - (1 if plan.target.has_fma else 2)  # for a pixel, and its product before the sum
     pixels = max(p for p in (1, 2, 4, 8, 16) if p == 1 or co * (p + 1) <= free)
-    asked = only_asked_of(plan, conv.node)
-    epilogue = replace(conv.epilogue, partial=False)
-    kernel = ConvTail(-(-ci // LANES), co, pixels, window, epilogue, asked.answers if asked else None)
-    left, covered = window.before[1], -(-out_width // LANES) * LANES
-    x = plan.blocked(x_node, left, max(0, window.reach(covered) - left - width))
+    taps, dense = window.size[1], window.stride[1] == window.dilation[1] == 1
+    fits = plan.target.has_fma and co * (pixels + taps) <= free - 2 and co * pixels * taps <= MOST_UNROLLED
+    return -(-ci // LANES), co, pixels, dense and fits
+
+
+def call_tail(
+    plan: Planner,
+    conv: Convolution,
+    kernel: ConvTail,
+    x_image: Node,
+    out: tuple[int, ...],
+    arguments: dict[str, Argument],
+    label: str,
+) -> None:
+    """Add the call of a kernel that reads the image `x_image` and writes one of height and width `out`; `arguments` has
+    the weights, and what images do not need."""
+    (n, _, height, width), (out_height, out_width) = x_image.type.dims, out
+    left, covered = kernel.window.before[1], -(-out_width // LANES) * LANES
+    x = plan.blocked(x_image, left, max(0, kernel.window.reach(covered) - left - width))
     rows = max(1, min(ROWS, n * out_height // (UNITS_PER_THREAD * plan.threads)))
     bands = -(-out_height // rows)
-    arguments: dict[str, Argument] = {
+    arguments = {
+        **arguments,
         **x.arguments("x"),
         **({"r": plan.planar(conv.node.inputs[conv.layer.residual])} if conv.layer.residual is not None else {}),
         **conv.channel_arguments(plan),
         **dict(zip(SIZES, (height, width, out_height, out_width), strict=True)),
         "bands": bands,
         "rows": rows,
-        "w": plan.weight(conv.weight, "tail", pack_tail),
         "zeros": plan.zero_row(x),
     }
-    label = "tail {}x{}".format(*window.size)
+    asked = only_asked_of(plan, conv.node)
     if asked:
-        asked.call(plan, kernel, arguments, n * bands, conv.node, label=f"{label} to pixels")
+        answering = replace(kernel, answers=asked.answers)
+        asked.call(plan, answering, arguments, n * bands, conv.node, label=f"{label} to pixels")
     else:
         arguments["y"] = plan.new_planar(conv.node)
         plan.call(conv.node, kernel, arguments, n * bands, label=label)

@@ -37,6 +37,7 @@ from .layout import zero_halo
 from .register_tile import direct_tile_of, register_tile_at
 from .volumes_head import lower_head
 from .volumes_rows import Rows, VolumeConvolution, locate_rows, residual_rows, rows_image, rows_of
+from .volumes_tail import MOST_CHANNELS, lower_tail
 from .volumes_winograd import lower_winograd
 from .winograd_weights import winograd_tile
 
@@ -125,10 +126,13 @@ class ConvVolumes(ConvDirect):
 
 
 def lower(plan: Planner, node: Node) -> None:
-    """Choose the kernel of a convolution; its output stays in blocks for the next one."""
+    """Choose the kernel of a convolution; its output stays in blocks for the next one, but where it is the last."""
     conv = _convolution_of(plan, node)
     op, _ = layer_of(node)
     assert isinstance(op, ConvNd | ConvTransposeNd)
+    if isinstance(op, ConvNd) and _is_tail(plan, node, op):
+        lower_tail(plan, conv, op)
+        return
     y = rows_image(node, op.groups)
     plan.new_blocked(y)
     if isinstance(op, ConvTransposeNd):
@@ -168,6 +172,11 @@ def _is_head(plan: Planner, node: Node, op: ConvNd) -> bool:
 
     x = node.inputs[0]
     return op.groups == 1 and x.type.dims[1] < LEAST_BLOCKED and not isinstance(plan.left(x), Rows)
+
+
+def _is_tail(plan: Planner, node: Node, op: ConvNd) -> bool:
+    """Whether the output has few channels, and the input fills a block or lies in blocks."""
+    return op.groups == 1 and node.type.dims[1] <= MOST_CHANNELS and not _is_head(plan, node, op)
 
 
 def _convolution_of(plan: Planner, node: Node) -> VolumeConvolution:
