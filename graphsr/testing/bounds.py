@@ -17,6 +17,16 @@ from graphsr.op import Array, Op
 from graphsr.ops import Activation, BatchNorm, Conv2d, ConvNd, ConvTranspose2d, Dense, Div, Fused, Mul, PRelu, Shortcut
 from graphsr.ops.conv import winograd_fits
 from graphsr.ops.conv_nd import winograd_fits_nd
+from graphsr.ops.reduce import ReduceMax, ReduceMean, Reduction
+from graphsr.ops.reduce_kinds import (
+    CumulativeSum,
+    ReduceL2,
+    ReduceLogSum,
+    ReduceLogSumExp,
+    ReduceMin,
+    ReduceProd,
+    ReduceSumSquare,
+)
 from graphsr.testing.cases import Case, growth, tolerance
 
 
@@ -71,8 +81,50 @@ def rounding(op: Op, inputs: tuple[Array, ...], output: Array, dtype: str, most_
         case BatchNorm():
             x, scale, bias, mean = map(np.abs, inputs[:4])
             return tolerance(dtype, 1, _largest(op.forward(x, scale, bias, -mean, inputs[4])))
+        case Reduction():
+            return reduction_rounding(op, inputs[0], output, dtype)
+        case CumulativeSum(axis):
+            count = inputs[0].shape[axis]
+            return tolerance(dtype, count, _largest(op.forward(np.abs(inputs[0]))) / count)
     magnitude = max(1.0, *(_largest(x) for x in inputs)) ** 2
     return tolerance(dtype, terms, max(magnitude, _largest(output) / terms))
+
+
+def reduction_rounding(op: Reduction, x: Array, output: Array, dtype: str) -> float:
+    """The rounding error of a reduction of n = |A| elements to each of the outputs, added in any order.
+
+    u is the unit roundoff and γ_k = k·u/(1 − k·u). A sum of n terms, each of them rounded up to four times, comes out
+    as s + θ·Σ|terms| with |θ| ≤ γ_(n+4) (Higham, §3.1 and §4.2). What is made of the sum s carries this on:
+
+    Σ x, Σ|x|, Σ x²   θ·Σ|terms|; divided by n for the mean
+    Π x               θ·|y|, as long as no partial product overflows or vanishes
+    √Σ x²             all terms are positive, so ŝ = (1 + θ)·s, and |√(1 + θ) − 1| = |θ|/(1 + √(1 + θ)) ≤ |θ|: θ·|y|;
+                      squares that vanish take at most n·tiny from s, which takes at most √(n·tiny) from its root
+    ln Σ x            with δ = θ·Σ|x|/|s|, |ln(1 + δ)| ≤ 2|δ| where |δ| ≤ 1/2; and the rounding of y
+    m + ln Σ e^(x−m)  the same, where Σ|x|/|s| = 1. The rounding of x − m gives its term a relative error of u·|x − m|:
+                      terms below 1/n weigh nothing, and in the others |x − m| ≤ ln n < n. And the rounding of m + ln s
+
+    `tolerance` of n terms whose absolute values add up to Σ is 4·u·(n + 4)·Σ, so it is at least 2·γ_(n+4)·Σ as long as
+    (n + 4)·u ≤ 1/2: eight million elements in float32. A minimum or maximum rounds nothing.
+    """
+    count = max(1, x.size // output.size)
+    largest = _largest(output)
+    match op:
+        case ReduceMax() | ReduceMin():
+            return 0.0
+        case ReduceProd():
+            return tolerance(dtype, count, largest / count)
+        case ReduceL2():
+            return tolerance(dtype, count, largest / count) + float(np.sqrt(count * np.finfo(dtype).tiny))
+        case ReduceLogSumExp():
+            return tolerance(dtype, count, 1 / count) + tolerance(dtype, 1, max(largest, _largest(x)))
+        case ReduceLogSum():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                condition = op.sum(np.abs(x)) / np.abs(op.sum(x))
+            return tolerance(dtype, count, _largest(condition) / count) + tolerance(dtype, 1, largest)
+    terms = x * x if isinstance(op, ReduceSumSquare) else np.abs(x)
+    sums = _largest(terms.sum(op.axes))
+    return tolerance(dtype, count, sums / count / (count if isinstance(op, ReduceMean) else 1))
 
 
 @cache
@@ -85,7 +137,8 @@ def steepness(activation: Activation) -> float:
 def gains(op: Op, inputs: tuple[Array, ...]) -> tuple[float, ...]:
     """For each input the largest change of the output per change of that input.
 
-    1 for whatever is not listed: ops that move elements, and pools.
+    1 for whatever is not listed: ops that move elements, and pools. Of reductions it is the slope at these inputs,
+    Σ_A |∂y/∂x|; of the norm √|A|, since it has a kink at 0.
     """
     match op:
         case Fused(base, activation, residual):
@@ -111,6 +164,14 @@ def gains(op: Op, inputs: tuple[Array, ...]) -> tuple[float, ...]:
             return 1 / least, _largest(inputs[0]) / least**2
         case PRelu():
             return max(1.0, _largest(inputs[1])), _largest(inputs[0])
+        case CumulativeSum(axis):
+            return (float(inputs[0].shape[axis]),)
+        case ReduceL2():
+            return (float(np.sqrt(inputs[0].size / max(1, op.forward(inputs[0]).size))),)
+        case Reduction():
+            y = op.forward(inputs[0])
+            (slopes,) = op.vjp(inputs, y, np.ones_like(y))
+            return (1.0 if slopes is None else _largest(np.abs(slopes).sum(op.axes)),)
     return (1.0,) * len(inputs)
 
 
@@ -126,4 +187,5 @@ def _plain(op: Op) -> Op:
 
 
 def _largest(x: Array) -> float:
-    return float(np.abs(x).max(initial=0))
+    """The largest finite absolute value: no tolerance makes a number of an infinity."""
+    return float(np.abs(x[np.isfinite(x)]).max(initial=0))
