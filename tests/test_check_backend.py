@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -340,11 +343,32 @@ def test_wrong_names_are_told(wrong: dict[str, Any], said: str) -> None:
         check_backend(**{"backend": "reference", **wrong})
 
 
+PAGE = (ROOT / "docs" / "write-a-backend.md").read_text(encoding="utf-8")
+BACKEND, USE, *_ = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
 def test_the_page_writes_a_small_backend_that_passes() -> None:
     """docs/write-a-backend.md: the code runs as printed, in under 60 lines, and the backend is right."""
-    page = (ROOT / "docs" / "write-a-backend.md").read_text(encoding="utf-8")
-    backend_code, use, *_ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(backend_code.splitlines()) < 60
+    assert len(BACKEND.splitlines()) < 60
     names: dict[str, Any] = {"__name__": "page"}
-    exec(compile(backend_code, "write-a-backend.md", "exec"), names)
-    exec(compile(use, "write-a-backend.md", "exec"), names)
+    exec(compile(BACKEND, "write-a-backend.md", "exec"), names)
+    exec(compile(USE, "write-a-backend.md", "exec"), names)
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python (-m graphsr.*)$", PAGE, re.MULTILINE))
+def test_the_commands_of_the_page_run(line: str, tmp_path: Path) -> None:
+    (tmp_path / "fft_backend.py").write_text(BACKEND, encoding="utf-8")
+    words = [*line.split(), "--examples", "1"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.match(r"\w+ +ok ", done.stdout)
+
+
+def test_the_command_finds_what_the_backend_of_the_page_gets_wrong(tmp_path: Path) -> None:
+    wrong = BACKEND.replace(" and node.op.stride == (1, 1)", "")
+    assert wrong != BACKEND
+    (tmp_path / "fft_backend.py").write_text(wrong, encoding="utf-8")
+    (line,) = re.findall(r"^python (-m graphsr.* --layers .*)$", PAGE, re.MULTILINE)
+    done = subprocess.run([sys.executable, *line.split()], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.match(r"layers_agree +FAILED .*\nbackend 'fft', output 'y': ", done.stdout)
