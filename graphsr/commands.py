@@ -22,7 +22,7 @@ from graphsr.cli import OK, SOME_FAILED, UsageError, complain, reason_of
 from graphsr.comparison import compare as compare  # one of the commands
 from graphsr.detection import Detection, Detector, NamesError, read_names
 from graphsr.detection_drawing import detections_json, draw_detections
-from graphsr.errors import GraphsrError, ImageError, ModelError, ShapeError
+from graphsr.errors import BackendError, GraphsrError, ImageError, ModelError, ShapeError
 from graphsr.imagefile import read_image, write_image
 from graphsr.ir import TensorType
 from graphsr.loading import SUFFIX, embedded, load, save, writers
@@ -57,6 +57,8 @@ def upscale(options: argparse.Namespace) -> int:
                 if os.path.lexists(target) and options.exists == "error":
                     raise ImageError(f"the output {target} exists (choose --exists overwrite or skip)")
                 upscale_file(upscaler, source, target)
+            except BackendError:  # of every image
+                raise
             except (GraphsrError, OSError, MemoryError) as error:
                 failed += 1
                 report(f"graphsr upscale: {_name_file(error, source)}", failed=True)

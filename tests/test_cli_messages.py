@@ -180,6 +180,18 @@ def test_a_warning_shows_no_source(tmp_path: Path) -> None:
     assert b".py" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["upscale a.png b.png", "detect a.png b.png --cfg d.cfg"])
+def test_what_is_wrong_with_the_backend_is_said_once(tmp_path: Path, command: str) -> None:
+    """And not for each image, as if these were the reason."""
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    detector_cfg(tmp_path)
+    done = shell(f"graphsr {command}", tmp_path, GRAPHSR_CACHE="nope")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"graphsr {command.split()[0]}: GRAPHSR_CACHE='nope'".encode())
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_warnings_may_be_errors(tmp_path: Path) -> None:
     """As the user's environment has it; no traceback."""
     source = picture(tmp_path / "a.png")
