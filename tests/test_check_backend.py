@@ -314,7 +314,7 @@ def test_of_several_faults_the_smallest_graph_is_shown() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"layers": ["mirror"]}, "no layer is called 'mirror'. The layers are abs, add, "),
+        ({"layers": ["turn"]}, "no layer is called 'turn'. The layers are abs, add, "),
         ({"layers": ["relu", "conv2"]}, "no layer is called 'conv2': did you mean 'conv2d'? The layers are abs, "),
         ({"layers": ["const"]}, "op 'const' has no strategy that draws it: enter one with @layer('const')"),
         ({"layers": []}, "layers are none"),

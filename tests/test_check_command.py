@@ -103,7 +103,7 @@ def test_what_a_backend_raises_is_a_failure_with_its_place(mine: str, capsys: py
     [
         (["lvm"], "unknown backend 'lvm'; installed are llvm, numpy, reference"),
         (["reference", "--checks", "layer_agree"], "no check is called 'layer_agree': did you mean 'layers_agree'?"),
-        (["reference", "--layers", "mirror"], "no layer is called 'mirror'. The layers are abs, "),
+        (["reference", "--layers", "turn"], "no layer is called 'turn'. The layers are abs, "),
         (["reference", "--examples", "0"], "examples must be a whole number of at least 1, got 0"),
         ([":"], "':' is neither the name of a backend nor of the form module:Class"),
         (["no_such_module:Right"], "ModuleNotFoundError: No module named 'no_such_module'"),

@@ -43,8 +43,8 @@ def crop_renamed(**changes: str) -> tuple[Layer, ...]:
             crop_renamed(section="cropp"),
             r"no row has darknet's \[crop\]: .*; darknet has no section \[cropp\]: remove it",
         ),
-        (crop_renamed(ops="mirror"), "graphsr has no op 'mirror': remove it from the row 'crop'"),
-        ((*LAYERS, Layer("mirror")), "the row 'mirror' of LAYERS has neither section nor ops"),
+        (crop_renamed(ops="turn"), "graphsr has no op 'turn': remove it from the row 'crop'"),
+        ((*LAYERS, Layer("turn")), "the row 'turn' of LAYERS has neither section nor ops"),
     ],
     ids=["section without a row", "unknown section", "unknown op", "empty row"],
 )
