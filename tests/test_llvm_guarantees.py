@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from graphsr.backend import get_backend
 from graphsr.testing import CHECKS, check_backend
 from graphsr.testing.cases import LAYERS, growth
-from graphsr.testing.check import Check, layer_graph, layers_agree
+from graphsr.testing.check import CHECKS_OF_LAYERS, Check, layer_graph
 
 from support import ROOT, pretend_processors
 
@@ -41,7 +41,7 @@ def python(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess
 def test_the_suite_of_all_backends(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few graphs of each kind, on as many threads as are asked for."""
     pretend_processors(monkeypatch, 3)
-    check_backend(get_backend("llvm"), examples=2 if check is layers_agree else EXAMPLES, checks=[check])
+    check_backend(get_backend("llvm"), examples=2 if check in CHECKS_OF_LAYERS else EXAMPLES, checks=[check])
 
 
 # --- special values -----------------------------------------------------------------------------------------------
