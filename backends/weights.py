@@ -33,10 +33,11 @@ class WeightCache:
         """The same numbers in another shape or order: weights again, of which there are forms in turn."""
         return WeightCache.get(self, weight, form, make)
 
-    def knows(self, weight: Array) -> bool:
-        """Whether a form of it was made."""
+    def has(self, weight: Array, nbytes: int) -> bool:
+        """Whether a form of it was made that takes at least so many bytes."""
         with self._lock():
-            return any(at == id(weight) and known() is weight for (at, _), (known, _) in self._made.items())
+            made = (form for (at, _), (known, form) in self._made.items() if at == id(weight) and known() is weight)
+            return any(form.nbytes >= nbytes for form in made)
 
     @property
     def nbytes(self) -> int:

@@ -142,9 +142,14 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_packed(monkeypatch:
         limited.setattr("graphsr.memory.available_memory", lambda: 80_000_000)
         with pytest.raises(ShapeError, match=r"weights .* needs 0.2 GB, 0.1 GB are free; use memory='low'"):
             run.bind({"input": (1, 3, 24, 24)})
-        assert not backend.weights.knows(weight)
+        assert not backend.weights.has(weight, 1)
+        run.bind({"input": (1, 3, 8, 8)})  # so small that the kernels read another form
+        assert backend.weights.has(weight, 1)
+        with pytest.raises(ShapeError, match="use memory='low'"):
+            run.bind({"input": (1, 3, 24, 24)})
+        model.compile("llvm", threads=1, memory="low").bind({"input": (1, 3, 24, 24)})
     run.bind({"input": (1, 3, 24, 24)})
-    assert backend.weights.knows(weight)
+    assert backend.weights.has(weight, 7 * weight.nbytes)
 
 
 def test_options_that_do_not_exist_are_refused_with_those_that_do() -> None:

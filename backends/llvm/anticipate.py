@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphsr.dim import symbols_of
 from graphsr.errors import ShapeError
-from graphsr.ir import Graph, Node
+from graphsr.ir import Graph
 from graphsr.op import Array
 
 from ..weights import WeightCache
@@ -65,7 +65,7 @@ class Cost:
     planned: int
     """In a run."""
     kept: int
-    """Of the weights as the kernels read them, between runs."""
+    """Of the weights as the kernels read them, between runs, those included that they read as the graph has them."""
     made: int
     """Of the weights that every run makes."""
 
@@ -83,12 +83,8 @@ def cost_of(graph: Graph, target: Target, threads: int, keep: float) -> Cost:
             made += work.prepared.nbytes
         elif isinstance(work.step, Call) and isinstance(work.step.kernel, ConvWinograd):
             made += work.step.kernel.unkept_bytes
-    return Cost(plan.planned_bytes, sum(bytes_of_weights(graph, keep).values()), made)
-
-
-def bytes_of_weights(graph: Graph, keep: float) -> dict[Node, int]:
-    """The constants of a bound graph, and about how many bytes each takes in the form that kernels read."""
-    return {node: node.type.nbytes for node in graph.nodes() if node.is_const} | choose_kept(graph, keep)
+    weights = {node: node.type.nbytes for node in graph.nodes() if node.is_const} | choose_kept(graph, keep)
+    return Cost(plan.planned_bytes, sum(weights.values()), made)
 
 
 def _unrun(graph: Graph, target: Target, threads: int, keep: float) -> Plan:

@@ -17,9 +17,10 @@ from graphsr.textform import print_graph
 from graphsr.threads import processors
 
 from ..weights import WeightCache
-from .anticipate import bytes_of_weights, cost_of, kernels_of_all_sizes
+from .anticipate import cost_of, kernels_of_all_sizes
 from .balance import useful_threads
 from .kernel import Call
+from .kernels.winograd_weights import choose_kept
 from .library import library
 from .loops import LANES
 from .memory import Memory
@@ -114,12 +115,14 @@ class LlvmBackend(Backend):
         return LlvmProgram(plan, kernels, self.memory, choose(plan, threads), without_winograd, choices)
 
     def _check_weights(self, graph: Graph) -> None:
-        """Raise `ShapeError` where the weights in the forms that kernels read take more memory than there is."""
-        weights = bytes_of_weights(graph, self.keep)
-        new = sum(nbytes for node, nbytes in weights.items() if not self.weights.knows(node.value))
+        """Raise `ShapeError` where what is kept of the weights' transforms takes more memory than there is."""
+        kept = choose_kept(graph, self.keep)
+        new = sum(nbytes for node, nbytes in kept.items() if not self.weights.has(node.value, nbytes))
         if new >= MUCH and (lack := shortage(new)):
-            advice = "use a smaller network" if self.keep == 0 else "use memory='low', which keeps the fewest bytes"
-            raise ShapeError(f"the network is too large: keeping its weights as the kernels read them {lack}; {advice}")
+            raise ShapeError(
+                f"the network is too large: keeping its weights as the kernels read them {lack}; "
+                "use memory='low', which keeps the fewest bytes"
+            )
 
     def _choices(self, graph: Graph, threads: int) -> str:
         """What each choice of `memory` takes for a bound graph."""
