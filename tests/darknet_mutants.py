@@ -10,7 +10,6 @@ import random
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
@@ -24,6 +23,10 @@ from graphsr.importers.darknet_file import load
 from graphsr.importers.darknet_grammar import parse_cfg
 from graphsr.importers.darknet_network import Settings, measure
 from graphsr.importers.darknet_weights import write_weights
+
+from support import costs_little
+
+SECONDS = 2.0  # of a processor, for one file
 
 ZOO = """
 [net]
@@ -200,8 +203,8 @@ def _by_line(lines: list[bytes], choose: random.Random) -> bytes:
 
 
 def outcomes(cfg: bytes, weights: bytes, count: int) -> dict[str, float]:
-    """Half of the mutants are cfgs, half weights: how many load, the longest time, the growth of the peak memory."""
-    loads, longest, before = 0, 0.0, peak()
+    """Half of the mutants are cfgs, half weights: how many load, the growth of the peak memory."""
+    loads, before = 0, peak()
     with tempfile.TemporaryDirectory() as folder:
         cfg_path, weights_path = Path(folder, "net.cfg"), Path(folder, "net.weights")
         damaged_weights = (mutant(weights, random.Random(f"weights/{i}"), 64) for i in range(count // 2))
@@ -209,15 +212,14 @@ def outcomes(cfg: bytes, weights: bytes, count: int) -> dict[str, float]:
         for cfg_bytes, weights_bytes in pairs:  # one after the other: all of them together would be the peak
             cfg_path.write_bytes(cfg_bytes)
             weights_path.write_bytes(weights_bytes)
-            start = time.process_time()
             try:
-                load(cfg_path, fork="alexeyab")
+                with costs_little(SECONDS):
+                    load(cfg_path, fork="alexeyab")
                 loads += 1
             except ModelError as error:
                 if str(cfg_path) not in str(error):
                     raise
-            longest = max(longest, time.process_time() - start)
-    return {"count": count, "loads": loads, "seconds": longest, "megabytes": (peak() - before) / 1024}
+    return {"count": count, "loads": loads, "megabytes": (peak() - before) / 1024}
 
 
 def peak() -> int:

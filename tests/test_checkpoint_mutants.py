@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from graphsr.errors import ModelError
 from graphsr.importers.checkpoint import read_checkpoint
 from graphsr.importers.safetensors_file import write_safetensors
 
-from support import data_path
+from support import costs_little, data_path
 
 COUNT = 400
 A = np.arange(36, dtype=np.float32).reshape(2, 2, 3, 3)
@@ -74,17 +73,16 @@ GOOD: dict[str, Callable[[Path], bytes]] = {
 }
 
 
-def outcomes(good: bytes, count: int, folder: Path, structure: int) -> tuple[int, float]:
-    """How many of the damaged copies are read, and the longest time that one takes."""
+def outcomes(good: bytes, count: int, folder: Path, structure: int) -> int:
+    """How many of the damaged copies are read; each takes less than a second."""
     path = folder / "damaged"
     refusals: list[str] = []
     read = 0
-    longest = 0.0
     for data in mutants(good, count, structure=structure):
         path.write_bytes(data)
-        start = time.process_time()
         try:
-            checkpoint = read_checkpoint(path)
+            with costs_little():
+                checkpoint = read_checkpoint(path)
         except ModelError as error:
             refusals.append(str(error))
         else:
@@ -92,9 +90,8 @@ def outcomes(good: bytes, count: int, folder: Path, structure: int) -> tuple[int
             assert all(
                 array.dtype.kind in "fiub" and not array.flags.writeable for array in checkpoint.tensors.values()
             )
-        longest = max(longest, time.process_time() - start)
     assert all(str(path) in text for text in refusals)
-    return read, longest
+    return read
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -104,8 +101,7 @@ def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     path.write_bytes(good)
     assert read_checkpoint(path).format == name
     # HDF5 has its structures all over the file; the others at both ends.
-    read, longest = outcomes(good, COUNT, tmp_path, len(good) if name == "Keras HDF5" else 1024)
-    assert longest < 1.0
+    read = outcomes(good, COUNT, tmp_path, len(good) if name == "Keras HDF5" else 1024)
     assert read < COUNT  # the damage is real
 
 
@@ -115,6 +111,5 @@ def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
 def test_damaged_published_files_are_read_or_refused(relative: str, tmp_path: Path) -> None:
     if relative.endswith(".h5"):
         pytest.importorskip("h5py")
-    read, longest = outcomes(data_path(relative).read_bytes(), 200, tmp_path, 4096)
-    assert longest < 1.0
+    read = outcomes(data_path(relative).read_bytes(), 200, tmp_path, 4096)
     assert read < 200

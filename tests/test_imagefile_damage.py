@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from hypothesis import strategies as st
 
 from graphsr.errors import ImageError
 from graphsr.imagefile import ImageFile, read_image, write_image
+
+from support import costs_little
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
@@ -87,17 +88,16 @@ def damaged(data: bytes, changes: list[tuple[float, bytes]], kept: float) -> byt
 
 def read_or_refuse(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    start = time.process_time()
-    try:
-        pixels = read_image(path, max_pixels=LIMIT).pixels
-        words = ""
-    except ImageError as error:
-        words = str(error)
+    words = ""
+    with costs_little():
+        try:
+            pixels = read_image(path, max_pixels=LIMIT).pixels
+        except ImageError as error:
+            words = str(error)
     if words:
         assert words.startswith(f"{path}: ")
     else:
         assert pixels.shape[0] * pixels.shape[1] <= LIMIT
-    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
