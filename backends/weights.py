@@ -33,11 +33,11 @@ class WeightCache:
         """The same numbers in another shape or order: weights again, of which there are forms in turn."""
         return WeightCache.get(self, weight, form, make)
 
-    def has(self, weight: Array, nbytes: int) -> bool:
-        """Whether a form of it was made that takes at least so many bytes."""
+    def has(self, weight: Array, form: str) -> bool:
+        """Whether the weight was made into this form."""
         with self._lock():
-            made = (form for (at, _), (known, form) in self._made.items() if at == id(weight) and known() is weight)
-            return any(form.nbytes >= nbytes for form in made)
+            known = self._made.get((id(weight), form))
+            return known is not None and known[0]() is weight
 
     @property
     def nbytes(self) -> int:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Literal
 from unittest import mock
 
@@ -33,11 +34,14 @@ from test_llvm_sample import samples
 from test_llvm_volumes import convolutions, transposed_convolutions
 
 from graphsr import ops
+from graphsr.backends.llvm import backend as backend_module
 from graphsr.backends.llvm import plan as plan_module
 from graphsr.backends.llvm import program as program_module
 from graphsr.backends.llvm.backend import LlvmBackend
-from graphsr.backends.llvm.kernel import Argument, Kernel
+from graphsr.backends.llvm.kernel import Argument, Call, Kernel
 from graphsr.backends.llvm.memory import Memory
+from graphsr.backends.llvm.weight_forms import with_weights
+from graphsr.backends.weights import WeightCache
 from graphsr.op import Array, Op
 from graphsr.testing.cases import LAYERS
 from graphsr.testing.check import layer_graph
@@ -77,7 +81,7 @@ class Guards:
         """Patch the backend until the stack is closed."""
         stack = ExitStack()
         stack.enter_context(mock.patch.object(program_module, "_Places", self._places()))
-        stack.enter_context(mock.patch.object(plan_module.Planner, "call", self._call()))
+        stack.enter_context(mock.patch.object(backend_module, "with_weights", self._with_weights()))
         stack.enter_context(mock.patch.object(plan_module.Planner, "run_now", self._run_now()))
         return stack
 
@@ -103,20 +107,24 @@ class Guards:
 
         return Places
 
-    def _call(self) -> Any:
+    def _with_weights(self) -> Any:
         """Weights in guarded copies."""
-        call = plan_module.Planner.call
 
-        def guarded_call(
-            planner: Any, node: Any, kernel: Kernel, arguments: Mapping[str, Argument], units: int, **more: Any
-        ) -> None:
-            copies = {name: self.like(x) if isinstance(x, np.ndarray) else x for name, x in arguments.items()}
-            call(planner, node, kernel, copies, units, **more)
+        def guarded_with_weights(plan: plan_module.Plan, cache: WeightCache) -> plan_module.Plan:
+            filled = with_weights(plan, cache)
+            return replace(filled, works=tuple(map(guarded_work, filled.works)))
 
-        return guarded_call
+        def guarded_work(work: plan_module.Work) -> plan_module.Work:
+            if not isinstance(work.step, Call):
+                return work
+            arguments = work.step.arguments.items()
+            copies = {name: self.like(x) if isinstance(x, np.ndarray) else x for name, x in arguments}
+            return replace(work, step=replace(work.step, arguments=copies))
+
+        return guarded_with_weights
 
     def _run_now(self) -> Any:
-        """What is computed while planning, on guarded copies that are copied back."""
+        """What makes forms of weights, on guarded copies that are copied back."""
         run_now = plan_module.Planner.run_now
 
         def guarded_run_now(planner: Any, kernel: Kernel, arguments: Mapping[str, Argument], units: int) -> None:

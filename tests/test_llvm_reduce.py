@@ -137,7 +137,7 @@ def test_long_rows_need_no_new_machine_code(op: Op) -> None:
     works = Planner(graph.bind({"x": (2, 1, LONG_ROW)}), target, 2, WeightCache(), lambda _: None, keep=0).plan().works
     needed = {work.step.kernel for work in works if isinstance(work.step, Call)}
     assert len(works) > 1
-    assert needed <= kernels_of_all_sizes(graph, target, 2, keep=0)
+    assert needed <= kernels_of_all_sizes(graph, target, 2, WeightCache(), keep=0)
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])

@@ -1,4 +1,4 @@
-"""Plans that are never run: weights stay as they are, nothing is packed or compiled.
+"""Plans that are never run: no form of a weight is made, nothing is compiled.
 
 For the kernels that a network will need at sizes that have not come yet, so that a new size compiles nothing. Kernels
 do not depend on sizes, but which ones are chosen may: an axis of one element is merged with its neighbour, two
@@ -9,27 +9,26 @@ For the memory that other choices would take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphsr.dim import symbols_of
 from graphsr.errors import ShapeError
 from graphsr.ir import Graph
-from graphsr.op import Array
 
 from ..weights import WeightCache
 from .kernel import Call, Kernel
 from .kernels.conv_winograd import ConvWinograd
-from .kernels.winograd_weights import choose_kept
 from .plan import Plan, Planner
 from .target import Target
+from .weight_forms import weight_bytes
 
 SIZES = ((1, 1, 1), (2, 1, 1), (1, 16, 16), (2, 16, 16), (1, 128, 128))
 """Batch, height and width: axes of one element, small images, batches of them, and images above all thresholds of the
 kernels, of multiples of what networks ask sizes to be."""
 
 
-def kernels_of_all_sizes(graph: Graph, target: Target, threads: int, keep: float) -> set[Kernel]:
+def kernels_of_all_sizes(graph: Graph, target: Target, threads: int, weights: WeightCache, keep: float) -> set[Kernel]:
     """The kernels of a graph with open sizes; empty where none are open, as its only size comes anyway."""
     found: set[Kernel] = set()
     for shapes in _probes(graph):
@@ -37,7 +36,7 @@ def kernels_of_all_sizes(graph: Graph, target: Target, threads: int, keep: float
             bound = graph.bind(shapes)
         except ShapeError:  # the network does not take this size
             continue
-        plan = _unrun(bound, target, threads, keep)
+        plan = _unrun(bound, target, threads, weights, keep)
         found.update(work.step.kernel for work in plan.works if isinstance(work.step, Call))
     every: set[Kernel] = set()
     for kernel in found:
@@ -74,28 +73,21 @@ class Cost:
         return f"{self.planned / 1e6:.1f} MB planned, {self.kept / 1e6:.1f} MB of weights kept{made}"
 
 
-def cost_of(graph: Graph, target: Target, threads: int, keep: float) -> Cost:
+def cost_of(graph: Graph, target: Target, threads: int, weights: WeightCache, keep: float) -> Cost:
     """What a bound graph takes where so much of its weights is kept."""
-    plan = _unrun(graph, target, threads, keep)
+    plan = _unrun(graph, target, threads, weights, keep)
     made = 0
     for work in plan.works:
         if work.prepared:
             made += work.prepared.nbytes
         elif isinstance(work.step, Call) and isinstance(work.step.kernel, ConvWinograd):
             made += work.step.kernel.unkept_bytes
-    weights = {node: node.type.nbytes for node in graph.nodes() if node.is_const} | choose_kept(graph, keep)
-    return Cost(plan.planned_bytes, sum(weights.values()), made)
+    kept = weight_bytes(plan.works) + sum(array.nbytes for array in plan.constants.values())
+    return Cost(plan.planned_bytes, kept, made)
 
 
-def _unrun(graph: Graph, target: Target, threads: int, keep: float) -> Plan:
-    return Planner(graph, target, threads, _AsTheyAre(), _run_nothing, keep).plan()
-
-
-class _AsTheyAre(WeightCache):
-    """Gives the weights themselves for any form of them."""
-
-    def get(self, weight: Array, form: str, make: Callable[[Array], Array]) -> Array:
-        return weight
+def _unrun(graph: Graph, target: Target, threads: int, weights: WeightCache, keep: float) -> Plan:
+    return Planner(graph, target, threads, weights, _run_nothing, keep).plan()
 
 
 def _run_nothing(call: Call) -> None:

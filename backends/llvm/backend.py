@@ -20,7 +20,6 @@ from ..weights import WeightCache
 from .anticipate import cost_of, kernels_of_all_sizes
 from .balance import useful_threads
 from .kernel import Call
-from .kernels.winograd_weights import choose_kept
 from .library import library
 from .loops import LANES
 from .memory import Memory
@@ -28,6 +27,7 @@ from .plan import Plan, Planner
 from .program import LlvmProgram
 from .segment import run_once
 from .target import host
+from .weight_forms import unmade_bytes, with_weights
 
 TRANSFORM_COST = 2.0
 """Of a multiplication in a Winograd transform, relative to one in the products; see `choose_conv_algorithm`."""
@@ -88,7 +88,8 @@ class LlvmBackend(Backend):
         """Compile the kernels of all sizes, so that a new one compiles nothing."""
         threads = min(threads, processors())
         network = f"{print_graph(graph)}\n{threads} threads, {self.options}"
-        library(self.target).add_network(network, lambda: kernels_of_all_sizes(graph, self.target, threads, self.keep))
+        find = partial(kernels_of_all_sizes, graph, self.target, threads, self.weights, self.keep)
+        library(self.target).add_network(network, find)
 
     def program(self, graph: Graph, threads: int) -> LlvmProgram:
         return self._program(graph, threads, lambda plan, most: most)
@@ -99,7 +100,6 @@ class LlvmBackend(Backend):
     def _program(self, graph: Graph, threads: int, choose: Callable[[Plan, int], int]) -> LlvmProgram:
         kernels = library(self.target)
         threads = min(threads, processors())  # more could only wait for each other, and the bits are the same
-        self._check_weights(graph)
 
         def execute(call: Call) -> None:
             run_once(call, kernels, threads)
@@ -111,20 +111,30 @@ class LlvmBackend(Backend):
             return program
 
         plan = Planner(graph, self.target, threads, self.weights, execute, self.keep).plan()
+        self._check_weights(plan)
+        plan = with_weights(plan, self.weights)
         choices = partial(self._choices, graph, threads)
         return LlvmProgram(plan, kernels, self.memory, choose(plan, threads), without_winograd, choices)
 
-    def _check_weights(self, graph: Graph) -> None:
-        """Raise `ShapeError` where what is kept of the weights' transforms takes more memory than there is."""
-        kept = choose_kept(graph, self.keep)
-        new = sum(nbytes for node, nbytes in kept.items() if not self.weights.has(node.value, nbytes))
-        if new >= MUCH and (lack := shortage(new)):
+    def _check_weights(self, plan: Plan) -> None:
+        """Raise `ShapeError` where the weights, in the forms that are still to be made, and a run take more memory than
+        there is."""
+        new = unmade_bytes(plan.works, self.weights)
+        if new < MUCH:
+            return
+        advice = "use memory='low', which keeps the fewest bytes" if self.keep else "use a smaller network"
+        if lack := shortage(new):
+            raise ShapeError(f"the network is too large: keeping its weights as the kernels read them {lack}; {advice}")
+        if lack := shortage(new + plan.planned_bytes - self.held_bytes):
             raise ShapeError(
-                f"the network is too large: keeping its weights as the kernels read them {lack}; "
-                "use memory='low', which keeps the fewest bytes"
+                "inputs of these sizes are too large: a run, with the weights as the kernels read them, "
+                f"{lack}; give smaller ones, such as pieces of an image, or {advice}"
             )
 
     def _choices(self, graph: Graph, threads: int) -> str:
         """What each choice of `memory` takes for a bound graph."""
-        costs = (f"memory={name!r}: {cost_of(graph, self.target, threads, keep)}" for name, keep in MEMORY.items())
+        costs = (
+            f"memory={name!r}: {cost_of(graph, self.target, threads, self.weights, keep)}"
+            for name, keep in MEMORY.items()
+        )
         return "\n".join(costs)

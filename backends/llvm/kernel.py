@@ -20,6 +20,7 @@ from .loops import I64, PTR, Function
 if TYPE_CHECKING:
     from .target import Target
     from .tensor import Buffer, Measure
+    from .weight_forms import WeightForm
 
 
 class Kernel(ABC):
@@ -76,9 +77,10 @@ class Kernel(ABC):
         return k
 
 
-Argument = Union[int, float, Array, "Buffer", "Measure"]
-"""What a slot is given: a number; an array (its address; the program keeps it alive); a buffer (its address); or a
-measure of a blocked tensor that is known when planning is done."""
+Argument = Union[int, float, Array, "WeightForm", "Buffer", "Measure"]
+"""What a slot is given: a number; an array (its address; the program keeps it alive), or a form of weights that becomes
+one when the plan is known to fit; a buffer (its address); or a measure of a blocked tensor that is known when planning
+is done."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from .kernel import Argument, Call, Kernel
 from .memory import LINE
 from .target import Target
 from .tensor import Blocked, Buffer, Measure, Zeros
+from .weight_forms import WeightForm
 
 LEAST_BLOCKED = 8
 """Channels from which an image is worth the blocked layout, of 16."""
@@ -220,16 +221,17 @@ class Planner:
         self.zeros.tensors.extend(tensors)
         return self.zeros
 
-    def weight(self, array: Array, form: str, make: Callable[[Array], Array]) -> Array:
-        """A constant in the form that a kernel wants, made once for all sizes."""
-        return self.weights.get(array, form, make)
+    def weight(self, array: Array, form: str, make: Callable[[Array], Array], nbytes: int | None = None) -> WeightForm:
+        """A constant in the form that a kernel wants, made once for all sizes, when the plan is done; `nbytes` where it
+        takes more or less than the array."""
+        return WeightForm(array, form, make, array.nbytes if nbytes is None else nbytes)
 
     def rearranged(self, array: Array, form: str, make: Callable[[Array], Array]) -> Array:
         """A constant as that of another layer, made once for all sizes: what is made of it, too, is made once."""
         return self.weights.rearranged(array, form, make)
 
     def run_now(self, kernel: Kernel, arguments: Mapping[str, Argument], units: int) -> None:
-        """Do a call while planning, on arrays."""
+        """Do a call on arrays, outside the runs: it makes a form of weights."""
         self.execute(Call(kernel, arguments, units, kernel.scratch(self.target)))
 
     def call(

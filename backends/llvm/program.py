@@ -23,6 +23,7 @@ from .plan import Fallback, Plan, Work
 from .segment import Segment, segment
 from .team import ALREADY_RUNNING
 from .tensor import Buffer, Zeros
+from .weight_forms import weight_bytes
 
 
 class NotFinite(Exception):  # noqa: N818 - a reason, not an error
@@ -185,7 +186,7 @@ def step_of(work: Work) -> Step:
             work.node.name, work.node.op.name, work.label, node_macs(work.node), result, work.note, 0, inputs + result
         )
     values = work.step.arguments.values()
-    weights = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+    weights = weight_bytes([work])
     moved = sum(value.nbytes for value in values if isinstance(value, Buffer) and not isinstance(value, Zeros))
     macs = 0 if work.is_conversion or work.prepared else sum(node_macs(node) for node in nodes)
     blocking = work.step.kernel.blocking and f"{work.step.kernel.blocking}, {work.step.units} units"

@@ -95,7 +95,7 @@ class Convolution:
             arguments["beta"] = float(self.layer.beta)
         if epilogue.partial:
             masks = np.where(order < 0, 0, -1).astype(np.int32)
-            arguments["lanes"] = plan.weight(self.weight, f"masks{self._key}", lambda _: aligned(masks))
+            arguments["lanes"] = plan.weight(self.weight, f"masks{self._key}", lambda _: aligned(masks), masks.nbytes)
         return arguments
 
     def channel_arguments(self, plan: Planner) -> dict[str, Argument]:

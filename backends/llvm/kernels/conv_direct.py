@@ -34,6 +34,7 @@ from .register_tile import InRegisters, direct_tile_of, register_tile_at
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
+    from ..weight_forms import WeightForm
     from .conv import Convolution
 
 TILES = 16
@@ -286,7 +287,9 @@ def direct_kernel(plan: Planner, conv: Convolution, size: Pair, stride: Pair, di
     )
 
 
-def call_direct(plan: Planner, conv: Convolution, kernel: ConvDirect, part: Part, weight: Array, label: str) -> None:
+def call_direct(
+    plan: Planner, conv: Convolution, kernel: ConvDirect, part: Part, weight: WeightForm, label: str
+) -> None:
     """Add the call that computes one part; the output is made when there is none yet."""
     x_node = conv.node.inputs[0]
     n, _, height, width = x_node.type.dims

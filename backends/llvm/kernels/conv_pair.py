@@ -35,6 +35,7 @@ from .winograd_weights import transform_weights
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
+    from ..weight_forms import WeightForm
     from .conv import Convolution
 
 UNIT = 5
@@ -347,7 +348,7 @@ def lower_pair(plan: Planner, first: Convolution, second: Convolution, m: int) -
     plan.call(first.node, kernel, arguments, len(units), label=label, covers=(second.node,))
 
 
-def _pack_widen(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | Buffer:
+def _pack_widen(plan: Planner, conv: Convolution, kernel: ConvPair) -> WeightForm | Buffer:
     """U₁[panel][ξ][Ci][16·vectors]"""
     panel, block = np.meshgrid(np.arange(kernel.wide_panels), np.arange(kernel.ci_blocks), indexing="ij")
     point = kernel.ci_blocks * LANES * kernel.line
@@ -356,7 +357,7 @@ def _pack_widen(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | B
     return transform_weights(plan, conv, form, kernel.m, kernel.vectors, places, point)
 
 
-def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> Array | Buffer:
+def _pack_narrow(plan: Planner, conv: Convolution, kernel: ConvPair) -> WeightForm | Buffer:
     """U₂[panel of wide channels][ξ][panel of output channels][channel of the panel][16·vectors]"""
     blocks = kernel.wide_panels * kernel.vectors
     panel, block = np.meshgrid(np.arange(kernel.co_panels), np.arange(blocks), indexing="ij")

@@ -62,7 +62,8 @@ def lower(plan: Planner, node: Node) -> None:
         form = conv.form(f"transposed {kernel.vectors} {row.taps} {column.taps}")
         part = Part((row.count, column.count), (row.before, column.before), (row.first, column.first))
         label = f"transposed {kh}x{kw}, phase {row.first},{column.first}"
-        call_direct(plan, conv, kernel, part, plan.weight(conv.weight, form, pack), label)
+        nbytes = conv.weight.nbytes * size[0] * size[1] // (kh * kw)
+        call_direct(plan, conv, kernel, part, plan.weight(conv.weight, form, pack, nbytes), label)
 
 
 def phases(op: ConvTranspose2d, axis: int, size: int, kernel: int) -> list[Phase]:

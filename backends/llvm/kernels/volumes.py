@@ -43,6 +43,7 @@ from .winograd_weights import winograd_tile
 
 if TYPE_CHECKING:
     from ..plan import Planner
+    from ..weight_forms import WeightForm
 
 Sizes = tuple[int, ...]
 MEASURES = ("size", "out", "part", "before", "first")
@@ -263,11 +264,12 @@ def _call(
     plan.call(conv.node, kernel, arguments, -(-pixels // span) * ranges * kernel.groups, label=label)
 
 
-def _packed(plan: Planner, conv: VolumeConvolution, kernel: ConvVolumes, parts: Sequence[Phase]) -> Array:
+def _packed(plan: Planner, conv: VolumeConvolution, kernel: ConvVolumes, parts: Sequence[Phase]) -> WeightForm:
     """The weights of the taps of a part, the rows of the kernel one below the other."""
     some = [part.taps for part in parts]
     form = conv.form(f"{conv.node.op.name} {kernel.vectors} {some}")
-    return plan.weight(conv.weight, form, partial(_pack, conv, kernel, some))
+    nbytes = conv.weight.nbytes * prod(map(len, some)) // prod(conv.weight.shape[2:])
+    return plan.weight(conv.weight, form, partial(_pack, conv, kernel, some), nbytes)
 
 
 def _pack(conv: VolumeConvolution, kernel: ConvVolumes, taps: Sequence[list[int]], weight: Array) -> Array:

@@ -29,6 +29,7 @@ from .layout import transpose
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
+    from ..weight_forms import WeightForm
     from .conv import Convolution
     from .winograd_weights import WinogradWeights
 
@@ -77,7 +78,7 @@ def units_of(places: Array, vectors: int) -> Array:
     return np.stack([places, block * LANES, panel * (vectors * LANES)], axis=-1).reshape(-1, 3).astype(np.int64)
 
 
-def taps_of(plan: Planner, conv: Convolution, vectors: int) -> Array | Buffer:
+def taps_of(plan: Planner, conv: Convolution, vectors: int) -> WeightForm | Buffer:
     """t[panel][Ci][9][16·vectors] of a convolution's weights."""
     shape = len(conv.order) // (LANES * vectors), -(-conv.weight.shape[1] // LANES)
     block = LANES * TAPS * vectors * VECTOR_BYTES
@@ -100,7 +101,7 @@ def prepare(
     label: str,
     note: str = "",
     **more: Argument,
-) -> Array | Buffer:
+) -> WeightForm | Buffer:
     """What a kernel makes of weight[Co, Ci, 3, 3] in `slot`: `nbytes` in all, `places`[panels, Ci/16] of its units.
 
     Made once for all sizes, in this memory and under the name `form`; in every run where there is no memory for it.
@@ -122,4 +123,4 @@ def prepare(
         plan.run_now(kernel, {**arguments, slot: kept}, places.size)
         return kept
 
-    return plan.weight(conv.weight, form, make)
+    return plan.weight(conv.weight, form, make, nbytes)

@@ -34,6 +34,7 @@ from .winograd_transform import apply_matrix
 if TYPE_CHECKING:
     from ..plan import Planner
     from ..target import Target
+    from ..weight_forms import WeightForm
     from .conv import Convolution
 
 LEAST_TILES = (32, 48)
@@ -109,7 +110,7 @@ class WinogradWeights(Kernel):
 
 def transform_weights(
     plan: Planner, conv: Convolution, form: str, m: int, vectors: int, places: Array, point: int
-) -> Array | Buffer:
+) -> WeightForm | Buffer:
     """U of a convolution's weight[Co, Ci, 3, 3]: kept, or made by a step of the run if the planner may not keep it.
 
     `form` names all that U depends on but the weights. `places`[panels, Ci/16]: where U[ξ=0] of a panel and 16 input
