@@ -267,15 +267,16 @@ def some(data: st.DataObject, dtype: str, shape: tuple[int, ...]) -> Array:
     return np.resize(np.array(drawn, dtype), shape)
 
 
-def assert_exact(op: Op, *arrays: Array) -> None:
-    """Every bit of `forward`, but for that of NaN, without a step that runs it."""
+def assert_exact(op: Op, *arrays: Array, want: Array | None = None) -> None:
+    """Every bit of `forward`, or of what is wanted, but for that of NaN, without a step that runs `forward`."""
     nodes = tuple(Node.input(f"x{i}", TensorType(x.dtype.name, x.shape)) for i, x in enumerate(arrays))
     graph = Graph(nodes, {"y": Node(op, nodes, "layer")})
     inputs = {node.name: x for node, x in zip(nodes, arrays, strict=True)}
     run = BACKEND.compile(graph, threads=2)
     assert "forward" not in run.explain({name: x.shape for name, x in inputs.items()})
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(run(inputs)["y"], op.forward(*arrays), err_msg=str(op))
+        y = op.forward(*arrays) if want is None else want
+        np.testing.assert_array_equal(run(inputs)["y"], y, err_msg=str(op))
 
 
 @settings(max_examples=60)
@@ -288,8 +289,11 @@ def test_other_numbers(data: st.DataObject, shapes: tuple[tuple[int, ...], tuple
 
 @given(st.data(), st.sampled_from([*NUMBERS, "bool"]), st.sampled_from([*NUMBERS, "bool"]), st.integers(1, 40))
 def test_casts(data: st.DataObject, source: str, target: str, size: int) -> None:
+    """As each number alone: of floats that no integer can be, NumPy makes other integers in the middle of an array than
+    at its end, on aarch64."""
     x = some(data, "int32" if source == "bool" else source, (size,))
-    assert_exact(Cast(target), x > 0 if source == "bool" else x)
+    x = x > 0 if source == "bool" else x
+    assert_exact(Cast(target), x, want=np.concatenate([Cast(target).forward(one) for one in np.split(x, size)]))
 
 
 @given(st.data(), st.sampled_from(sorted(NUMBERS)), st.integers(1, 40))

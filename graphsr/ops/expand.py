@@ -128,8 +128,9 @@ class Triangle(Op):
 @op("cast")
 @dataclass(frozen=True, slots=True)
 class Cast(Op):
-    """The same numbers in another dtype. Real numbers lose what follows the point when they become integers; whatever
-    is not 0 is true. A gradient goes between floating-point dtypes only.
+    """The same numbers in another dtype. Real numbers lose what follows the point when they become integers, and those
+    that the dtype does not have become what NumPy makes of them on this machine; whatever is not 0 is true. A gradient
+    goes between floating-point dtypes only.
 
     >>> Cast("int64").forward(np.array([-1.5, 1.5]))
     array([-1,  1])
