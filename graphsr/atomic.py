@@ -82,7 +82,11 @@ def _in_words_of(target: str | os.PathLike[str], *files: Path) -> Iterator[None]
     except OSError as error:
         if error.errno not in _ADVICE or error.filename not in (None, *map(str, files), *files):
             raise
-        advice = _ADVICE[error.errno].format(folder=files[0].parent)
+        folder = files[0].parent
+        if error.errno == errno.ENOENT and folder.is_dir():  # such as /proc, which takes no files
+            advice = "no file can be made there: name another one"
+        else:
+            advice = _ADVICE[error.errno].format(folder=folder)
         raise OSError(error.errno, f"{error.strerror}: {advice}", os.fspath(target)) from error
 
 

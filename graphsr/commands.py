@@ -254,7 +254,8 @@ def cache(options: argparse.Namespace) -> int:
         removed, stayed = objects.clear()
         print(f"removed {removed} entries from {objects.directory()}")
         if stayed:
-            complain("cache", f"{stayed.total()} files stay in {objects.directory()}: {', '.join(stayed)}")
+            files = "1 file stays" if stayed.total() == 1 else f"{stayed.total()} files stay"
+            complain("cache", f"{files} in {objects.directory()}: {', '.join(stayed)}")
         return SOME_FAILED if stayed else OK
     off = "" if objects.is_on() else "  (off: GRAPHSR_CACHE=0)"
     entries, nbytes = objects.statistics()

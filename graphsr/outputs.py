@@ -22,8 +22,9 @@ def plan_outputs(inputs: list[Path], output: str | None, scale: int) -> list[tup
     to_file = output is not None and _names_a_file(output)
     if to_file and (len(sources) > 1 or os.path.isdir(inputs[0])):
         raise UsageError(f"-o {output} names one file, but there are {len(sources)} images: give a folder")
+    read = {os.path.realpath(path) for path in sources}
+    written: dict[str, Path] = {}
     jobs: dict[Path, Path] = {}
-    taken = {os.path.realpath(path) for path in sources}
     for source in sources:
         if output is None:
             target = _beside(source, scale)
@@ -31,9 +32,13 @@ def plan_outputs(inputs: list[Path], output: str | None, scale: int) -> list[tup
             target = Path(output)
         else:
             target = Path(output) / source.name
-        if os.path.realpath(target) in taken:
-            raise UsageError(f"{source} would be written to {target}, which is an input or another image's output")
-        taken.add(os.path.realpath(target))
+        place = os.path.realpath(target)
+        if place in read:
+            raise UsageError(f"{source} would be written over {target}, which is an input: name another place with -o")
+        if place in written:
+            both = f"{written[place]} and {source} would both be written to {target}"
+            raise UsageError(f"{both}: give each image once, and those of one name with different folders, one by one")
+        written[place] = source
         jobs[source] = target
     return list(jobs.items())
 

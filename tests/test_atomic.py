@@ -122,6 +122,12 @@ def test_errors_name_the_target_and_say_what_to_do(tmp_path: Path, name: str, wo
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the system has no folder that takes no files")
+def test_a_folder_that_takes_no_files_is_not_to_be_made() -> None:
+    with pytest.raises(FileNotFoundError, match="no file can be made there"):
+        check_writable("/proc/x.png")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
 def test_a_full_disk_is_told_of_the_target(tmp_path: Path) -> None:
     target = tmp_path / "out.png"

@@ -255,6 +255,24 @@ def test_no_output_falls_on_another_file(tmp_path: Path, words: tuple[str, ...])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("a.png", "-o", "a.png"), "a.png would be written over a.png, which is an input: name another place with -o"),
+        (("a.png", "b/a.png", "-o", "b"), "a.png would be written over b/a.png, which is an input"),
+        (("a.png", "a.png", "-o", "c"), "a.png and a.png would both be written to c/a.png: give each image once"),
+        (("a.png", "b/a.png", "-o", "c"), "a.png and b/a.png would both be written to c/a.png"),
+    ],
+)
+def test_no_image_falls_on_another(tmp_path: Path, words: tuple[str, ...], reason: str) -> None:
+    (tmp_path / "b").mkdir()
+    before = [picture(path).read_bytes() for path in (tmp_path / "a.png", tmp_path / "b" / "a.png")]
+    done = graphsr("upscale", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+    assert [path.read_bytes() for path in (tmp_path / "a.png", tmp_path / "b" / "a.png")] == before
+
+
 @pytest.mark.skipif(available_memory() is None, reason="the system does not tell how much memory there is")
 def test_profile_of_more_than_there_is() -> None:
     done = graphsr("profile", "wdsr-x2", "--size", "999999999999x99999999999")

@@ -184,7 +184,7 @@ def test_clearing_on_a_read_only_file_system(
     assert main(["cache", "--clear"]) == 1
     out, err = capsys.readouterr()
     assert out == f"removed 0 entries from {folder}\n"
-    assert f"stay in {folder}: {os.strerror(errno.EROFS)}" in err
+    assert err == f"graphsr cache: 1 file stays in {folder}: {os.strerror(errno.EROFS)}\n"
 
 
 def test_a_cache_that_is_off_is_shown_and_cleared(
